@@ -1,0 +1,220 @@
+"""The run folder: one owner, nothing overwritten, every file whole.
+
+A folder is ours when it holds ``.run.json``, written once, when the run begins: the run's id and the
+format. All that a killed process may leave behind carries that id in its name, so it is swept without
+touching anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..choices import listed
+from ..errors import RunFolderError, StorageError
+from .atomic import finish_interrupted, temporary_name, write_file_atomically, write_folder_atomically
+from .documents import from_json, to_json
+from .files import Files, free_path, is_safe_name
+from .lock import LOCK, Lock, take_lock
+from .log import Log
+from .manifest import FORMAT_VERSION
+from .retention import sweep
+
+FILES = Files()
+MARK = ".run.json"
+LOG = "log.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+class RunFolder:
+    """A run folder that this process owns until it is closed; made by ``open_run_folder``.
+
+    Attributes:
+        path: The folder, absolute.
+        run_id: 128 random bits in hex, the same over all resumes.
+        resumed: Whether it was a run already, rather than a new folder.
+        log: ``log.jsonl``, open.
+    """
+
+    def __init__(self, path: Path, *, run_id: str, resumed: bool, lock: Lock, files: Files):
+        self.path = path
+        self.run_id = run_id
+        self.resumed = resumed
+        self._lock = lock
+        self._files = files
+        finish_interrupted(path, tag=run_id, files=files)
+        sweep(self.checkpoints, run_id=run_id, files=files)
+        self.log = Log(path / LOG, files=files)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are; may not exist yet."""
+        return self.path / CHECKPOINTS
+
+    def write_document(self, name: str, content: str | Mapping[str, Any]) -> Path:
+        """Write or replace one file as a whole: text as it is, a mapping as JSON.
+
+        Raises:
+            OSError: The disk is full, or failed; the old file is untouched.
+            TypeError: A mapping that is not JSON; names the key.
+        """
+        assert is_safe_name(name), name
+        data = content.encode() if isinstance(content, str) else to_json(content, indent=2)
+        write_file_atomically(self.path / name, data, tag=self.run_id, files=self._files)
+        return self.path / name
+
+    def write_folder(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """Write or replace one folder as a whole; ``fill`` writes into the empty one that it is given.
+
+        Raises:
+            OSError: The disk is full, or failed; the old folder is untouched.
+        """
+        assert is_safe_name(name), name
+        write_folder_atomically(self.path / name, fill, tag=self.run_id, files=self._files)
+        return self.path / name
+
+    def close(self) -> None:
+        """Close the log and give the folder back; a second time does nothing."""
+        try:
+            self.log.close()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_run_folder(path: Path, *, resume: bool = False, overwrite: bool = False, files: Files = FILES) -> RunFolder:
+    """Take a run folder, and refuse one that is in use or holds something.
+
+    Args:
+        path: The folder; made, with its parents, where it is missing.
+        resume: Go on with the run that is there; a missing or empty folder starts a new one.
+        overwrite: Move what is there to ``<name>.old-1`` (or the first free number) and start a new run.
+        files: The file system.
+
+    Raises:
+        RunFolderError: In use, not empty, or not ours; nothing in it was changed.
+        StorageError: It cannot be read or written.
+    """
+    path = Path(os.path.abspath(path))
+    if resume and overwrite:
+        raise RunFolderError(f"{path}: --resume and --overwrite exclude each other. Give one of them.")
+    try:
+        return _open(path, resume=resume, overwrite=overwrite, files=files)
+    except OSError as fault:
+        raise StorageError(
+            f"the run folder {path} cannot be used: {fault.strerror or fault} "
+            f"({fault.filename or path}). Choose another output_dir, or make this one writable."
+        ) from fault
+
+
+def read_run_id(path: Path) -> str | None:
+    """The id of the run in a folder, or None where the folder is not ours.
+
+    Raises:
+        RunFolderError: Made by a finetune that writes another format.
+    """
+    mark = path / MARK
+    try:
+        found = from_json(mark.read_bytes())
+    except (OSError, ValueError):
+        return None
+    run_id, version = found.get("run_id"), found.get("format_version")
+    if version != FORMAT_VERSION:
+        raise RunFolderError(
+            f"{path} has the format {version}; this finetune reads {FORMAT_VERSION}. "
+            "Install the version that made it (environment.json names it), or choose another output_dir."
+        )
+    return run_id if isinstance(run_id, str) and is_safe_name(run_id) else None
+
+
+def _open(path: Path, *, resume: bool, overwrite: bool, files: Files) -> RunFolder:
+    if not path.exists():
+        _make_folders(path, files)
+    elif not path.is_dir():
+        raise RunFolderError(f"{path} is a file, expected a folder. Choose another output_dir.")
+    # Someone else's folder is not even given a lock file before it is accepted.
+    lock = take_lock(path) if (path / LOCK).exists() or not _contents(path, files) else None
+    try:
+        run_id = _admitted(path, resume=resume, overwrite=overwrite, files=files)
+        if run_id is None and _contents(path, files):
+            lock = _moved_aside(path, lock, files)
+        lock = lock or take_lock(path)
+        lock.sign()
+        resumed = run_id is not None
+        if run_id is None:
+            run_id = secrets.token_hex(16)
+            mark = to_json({"run_id": run_id, "format_version": FORMAT_VERSION})
+            write_file_atomically(path / MARK, mark, files=files)
+        return RunFolder(path, run_id=run_id, resumed=resumed, lock=lock, files=files)
+    except BaseException:
+        if lock is not None:
+            lock.release()
+        raise
+
+
+def _contents(path: Path, files: Files) -> list[str]:
+    """What a folder holds that a new run could overwrite; a run that died before it began left nothing."""
+    left = {LOCK, MARK, temporary_name(MARK)}
+    if (path / LOG).is_file() and (path / LOG).stat().st_size == 0:
+        left.add(LOG)
+    return [name for name in files.listdir(path) if name not in left]
+
+
+def _admitted(path: Path, *, resume: bool, overwrite: bool, files: Files) -> str | None:
+    """The id of the run to go on with, or None for a new one.
+
+    Raises:
+        RunFolderError: The folder holds something, and neither resuming nor moving it aside was asked for.
+    """
+    names = _contents(path, files)
+    if not names or overwrite:
+        return None
+    run_id = read_run_id(path)
+    if resume and run_id is not None:
+        return run_id
+    if resume:
+        raise RunFolderError(
+            f"{path} holds {listed(names, most=3)} but is no run folder of ours (it has no {MARK}), so there is "
+            "nothing to resume. Choose the folder of a run, or leave --resume out and choose an empty one."
+        )
+    kind = "a run" if run_id is not None else f"{listed(names, most=3)}, which is no run of ours"
+    remedy = "go on with it by --resume, " if run_id is not None else ""
+    raise RunFolderError(
+        f"{path} is not empty: it holds {kind}. Choose another output_dir, {remedy}"
+        f"or move it aside to {_old_path(path).name} by --overwrite."
+    )
+
+
+def _moved_aside(path: Path, lock: Lock | None, files: Files) -> Lock:
+    """Rename the folder, which is kept for ever, and take the lock of a new one in its place."""
+    files.rename(path, _old_path(path))
+    files.make_folder(path)
+    files.fsync_path(path.parent)
+    fresh = take_lock(path)
+    if lock is not None:
+        lock.release()
+    return fresh
+
+
+def _old_path(path: Path) -> Path:
+    return free_path(path.parent, f"{path.name}.old")
+
+
+def _make_folders(path: Path, files: Files) -> None:
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another run may start beside us
+            files.make_folder(folder)
+        files.fsync_path(folder.parent)

@@ -1,0 +1,139 @@
+"""The plan of a run as text: readable at 80 columns, no number ever wrapped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .tables import console, count, print_table, rate, size
+
+
+def print_plan(plan: Mapping[str, Any], *, title: str) -> None:
+    """Prints the document of ``plan_run``: head, groups, phases, curriculum, memory, warnings."""
+    from rich.text import Text
+
+    out = console()
+    for line in _head(plan, title):
+        out.print(Text(line))
+    out.print()
+    _print_groups(plan)
+    if len(plan["phases"]) > 1:
+        _print_phases(plan)
+    if plan.get("curriculum"):
+        _print_curriculum(plan)
+    for line in _foot(plan):
+        out.print(Text(line))
+    for warning in plan["warnings"]:
+        out.print(Text(f"warning: {warning}", style="yellow"))
+
+
+def _head(plan: Mapping[str, Any], title: str) -> list[str]:
+    cuts = plan["micro_batches_per_step"]
+    per_step = str(cuts["min"]) if cuts["min"] == cuts["max"] else f"{cuts['min']} to {cuts['max']}"
+    ranks = f"{plan['num_ranks']} process{'es' if plan['num_ranks'] > 1 else ''}"
+    return [
+        f"{title}: {plan['task']} with {plan['model'] or 'a model of its own'} ({plan['library']})",
+        f"  strategy   {_settings(plan['strategy'])}",
+        f"  schedule   {_settings(plan['schedule'])}",
+        f"  optimizer  {_settings(plan['optimizer'])}",
+        f"  steps      {count(plan['total_steps'])} = {_epochs(plan)} x {count(plan['steps_per_epoch'])};"
+        f" {count(plan['num_examples'])} examples, {plan['batch_size']} per step",
+        f"  hardware   {ranks}, {plan['device']}, {plan['precision']};"
+        f" {per_step} micro-batch{'es' if per_step != '1' else ''} per step and process ({plan['micro_batch']})",
+        f"  trains     {count(plan['num_trained'])} of {count(plan['num_parameters'])} parameters",
+    ]
+
+
+def _epochs(plan: Mapping[str, Any]) -> str:
+    epochs = plan["total_steps"] / max(1, plan["steps_per_epoch"])
+    return f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}"
+
+
+def _settings(part: Any) -> str:
+    """``discriminative (decay 0.95, base lora)``: a component's name and those of its settings that say something."""
+    if not isinstance(part, Mapping):
+        return str(part)
+    shown = []
+    for key, value in part.items():
+        if key == "name" or value is None:
+            continue
+        if isinstance(value, float):
+            value = rate(value) if key in ("lr", "head_lr") else f"{value:g}"
+        elif isinstance(value, Mapping):
+            value = _settings(value)
+        elif isinstance(value, (list, tuple)):
+            value = "/".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        shown.append(f"{key} {value}")
+    return f"{part.get('name', '')}" + (f" ({', '.join(shown)})" if shown else "")
+
+
+def _print_groups(plan: Mapping[str, Any]) -> None:
+    rows = []
+    for group in plan["groups"]:
+        name = group["name"] + (" *" if group["new"] else "")
+        facts = [name, count(group["num_parameters"]), count(group["num_decayed"])]
+        if not group["trains"]:
+            rows.append([*facts, "frozen", "", "", "", ""])
+        for part in group["trains"]:
+            rates = [rate(part[key]) for key in ("lr_start", "lr_peak", "lr_end")]
+            rows.append([*facts, _span(part), f"{part['scale']:.3g}", *rates])
+            facts = ["", "", ""]
+    columns = ("group", "parameters", "decayed", "steps", "scale", "lr start", "peak", "end")
+    print_table(columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
+    for group in plan["groups"]:
+        if group["new"]:
+            print(f"* new in {group['name']} (not in the checkpoint): {_names(group['new'])}")
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _span(part: Mapping[str, Any]) -> str:
+    """The first and the last step; ``to`` is one past it."""
+    return f"{part['from']}-{part['to'] - 1}"
+
+
+def _print_phases(plan: Mapping[str, Any]) -> None:
+    order = [group["name"] for group in plan["groups"]]
+    rows = [
+        (_span(phase), phase["starts"] if phase["starts"] != f"step {phase['from']}" else "", _run_of(phase, order))
+        for phase in plan["phases"]
+    ]
+    if not any(row[1] for row in rows):
+        print_table(("steps", "trains"), [(row[0], row[2]) for row in rows], right=(0,))
+        return
+    print_table(("steps", "starts", "trains"), rows, right=(0,))
+
+
+def _run_of(phase: Mapping[str, Any], order: Sequence[str]) -> str:
+    """``layer.3 .. layer.5, head``: neighbours in the model's order as a range."""
+    places = sorted(order.index(name) for name in phase["trains"])
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] == place - 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    parts = [order[run[0]] if len(run) == 1 else f"{order[run[0]]} .. {order[run[-1]]}" for run in runs]
+    return ", ".join(parts) or "nothing"
+
+
+def _print_curriculum(plan: Mapping[str, Any]) -> None:
+    points = plan["curriculum"]
+    if len(points) > 8:
+        points = [points[round(at * (len(points) - 1) / 7)] for at in range(8)]
+    rows = [(str(point["step"]), f"{point['share']:.0%}", count(point["visible"])) for point in points]
+    print_table(("from step", "share", "examples that may be drawn"), rows, right=(0, 1, 2))
+
+
+def _foot(plan: Mapping[str, Any]) -> list[str]:
+    memory = {name: size(value) for name, value in plan["memory"].items()}
+    steps = plan["evaluations"]
+    shown = ", ".join(map(str, steps[:8])) + (f" .. {steps[-1]}" if len(steps) > 8 else "")
+    parts = ", ".join(f"{name} {memory[name]}" for name in ("weights", "gradients", "optimizer", "activations"))
+    return [
+        f"evaluates {len(steps)} times, after steps {shown}" if steps else "evaluates never",
+        f"memory about {memory['total']} a process: {parts}",
+        f"digest {plan['digest']}",
+    ]

@@ -1,0 +1,86 @@
+"""How a verb ends: one message on stderr from the first process, and an exit code that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..errors import FinetuneError, InterruptedRunError
+
+UNEXPECTED = 1
+USAGE = 2
+
+
+def ended(run: Callable[[], object], words: Sequence[str]) -> int:
+    """The exit code of ``run``; whatever it raises becomes one message (with ``--debug`` the traceback first)."""
+    import typer
+
+    debug = "--debug" in words
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code if isinstance(code, int) and not isinstance(code, bool) else 0
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 0 if error.code is None else UNEXPECTED
+    except FinetuneError as error:
+        _say(str(error), debug=debug)
+        return error.exit_code
+    except typer.Exit as error:
+        return error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        _say("interrupted", debug=debug)
+        return InterruptedRunError.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe (`finetune recipes | head`) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a usage error of click, which typer may bring along under another name
+            _say(f"{error.format_message().rstrip('.')}. See: finetune {_verb(words)}--help", debug=debug)
+            return USAGE
+        _say(_crashed(error, words), debug=debug)
+        return UNEXPECTED
+
+
+def rank() -> int:
+    """This process among those of the launch; 0 without a launcher."""
+    with contextlib.suppress(ValueError):
+        return int(os.environ.get("RANK", "0"))
+    return 0
+
+
+def _say(message: str, *, debug: bool) -> None:
+    if rank() != 0:
+        return
+    if debug:
+        traceback.print_exc()
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
+def _verb(words: Sequence[str]) -> str:
+    return f"{words[0]} " if words and not words[0].startswith("-") else ""
+
+
+def _crashed(error: Exception, words: Sequence[str]) -> str:
+    """Writes the traceback to ``crash-rank<N>.log``, in the run folder or else a temporary one, and says where."""
+    from ..running import current_run_folder
+
+    text = f"finetune {' '.join(words)}\n\n{''.join(traceback.format_exception(error))}"
+    what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+    for folder in filter(None, (current_run_folder(), _temporary())):
+        path = folder / f"crash-rank{rank()}.log"
+        with contextlib.suppress(OSError):
+            path.write_text(text, encoding="utf-8")
+            return f"unexpected {what}. This is a fault in finetune or a library; the traceback is in {path}."
+    return f"unexpected {what}. Repeat with --debug for the traceback."
+
+
+def _temporary() -> Path:
+    import tempfile
+
+    return Path(tempfile.gettempdir())

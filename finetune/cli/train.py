@@ -1,0 +1,51 @@
+"""``finetune train``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..errors import ConfigError
+from .options import Debug, Files, Function, Overrides, RecipeName
+
+if TYPE_CHECKING:
+    from ..training import FitResult
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the verb."""
+    app.command(help="Train. `finetune plan` with the same words shows what it will do.")(train)
+
+
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    function: Function = None,
+    config: Files = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir.")] = False,  # noqa: FBT002
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an old output_dir aside first.")] = False,  # noqa: FBT002
+    debug: Debug = False,  # noqa: FBT002
+) -> None:
+    """Trains, and prints what came of it."""
+    from .. import running
+    from .reporting import rank
+
+    if resume and overwrite:
+        raise ConfigError("--resume goes on with the old run and --overwrite moves it aside. Give one of them.")
+    existing: Literal["refuse", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "refuse"
+    prepared = running.prepare(recipe, function=function, files=config or (), overrides=overrides or ())
+    result = running.train(prepared, existing=existing)
+    if rank() == 0:
+        _print_result(result)
+
+
+def _print_result(result: FitResult) -> None:
+    from .tables import number, print_table
+
+    splits = list(result.metrics)
+    names = list(dict.fromkeys(name for scores in result.metrics.values() for name in scores))
+    rows = [[name, *(number(result.metrics[split].get(name, float("nan"))) for split in splits)] for name in names]
+    print_table(["metric", *splits], rows, right=range(1, len(splits) + 1))
+    if result.folder is not None:
+        print(f"run folder: {result.folder}   model: {result.folder / 'model'}")

@@ -1,0 +1,98 @@
+"""Recipe, files and overrides to one checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import ConfigError
+from ..run_config import RunConfig
+from . import schema
+from .faults import Fault, raise_all
+from .layers import Layer, from_overrides, from_tree, overlaid
+from .recipe_files import load_recipe
+from .validation import build, plain
+from .yaml_reader import Document, read_file
+
+
+class Resolved(NamedTuple):
+    """A checked configuration, and how it came about."""
+
+    config: RunConfig
+    overrides: dict[str, Any]  # all that was laid over the recipe
+    recipe: str  # the recipe file; "" where there is none
+    function: str
+
+
+def resolve(recipe: RunConfig | None, files: Sequence[Path], overrides: Sequence[str]) -> RunConfig:
+    """The recipe with the files and then the ``key=value`` words laid over it.
+
+    Args:
+        recipe: None starts from the defaults; then a file must give the task.
+        files: YAML files, the last on top.
+        overrides: ``optimizer.lr=3e-5``; all together are one layer.
+
+    Raises:
+        ConfigError: Everything that is wrong, at once.
+    """
+    return resolved(recipe, files, overrides).config
+
+
+def resolved(
+    recipe: RunConfig | None, files: Sequence[Path], overrides: Sequence[str], *, file: str = "", function: str = ""
+) -> Resolved:
+    """As :func:`resolve`, with what was laid over which recipe; ``file`` and ``function`` name the recipe."""
+    start, layers = recipe, []
+    for path in files:
+        document = read_file(path)
+        if "recipe" in document.tree:
+            found = _stored_recipe(document, path)
+            start, file, function = found.config, found.file, found.function
+            layers = [from_tree(found.overrides, origin=str(path), lines={})]
+        else:
+            layers.append(from_tree(document.tree, origin=str(path), lines=document.lines))
+    layers.append(from_overrides(overrides))
+    return _built(start, layers, file=file, function=function)
+
+
+def _built(start: RunConfig | None, layers: Sequence[Layer], *, file: str, function: str) -> Resolved:
+    tree = (
+        plain(start) if start is not None else {key: plain(value) for key, value in schema.defaults(RunConfig).items()}
+    )
+    laid: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        tree = overlaid(tree, layer.tree)
+        laid = overlaid(laid, layer.tree)
+        origins |= layer.origins
+    faults: list[Fault] = [fault for layer in layers for fault in layer.faults]
+    config = build(RunConfig, tree, path="", faults=faults, spelling=layers[-1].spelling)
+    raise_all(faults, origins, default=file or "recipe")
+    return Resolved(config, laid, file, function)
+
+
+class _Stored(NamedTuple):
+    config: RunConfig
+    file: str
+    function: str
+    overrides: dict[str, Any]
+
+
+def _stored_recipe(document: Document, path: Path) -> _Stored:
+    """A file that names a recipe and what to lay over it, as a run folder holds it."""
+    tree = document.tree
+    allowed = {"recipe": str, "function": str, "overrides": dict}
+    for key, value in tree.items():
+        if key not in allowed:
+            raise ConfigError(
+                f"{path} line {document.lines[key]}: beside 'recipe' only 'function' and 'overrides' may stand, "
+                f"not {key!r}. Move it under overrides."
+            )
+        if not isinstance(value, allowed[key]):
+            raise ConfigError(f"{path} line {document.lines[key]}: {key} must be a {_WORDS[allowed[key]]}.")
+    found = load_recipe(tree["recipe"], function=tree.get("function"))
+    return _Stored(found.build(), str(found.file), found.name, tree.get("overrides", {}))
+
+
+_WORDS = {str: "word", dict: "mapping"}

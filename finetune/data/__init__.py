@@ -1,0 +1,1 @@
+"""Sources (files, folders, Hub ids), and stores that turn them into batches."""

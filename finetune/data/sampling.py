@@ -1,0 +1,132 @@
+"""Which examples make which update, as a pure function of (seed, step).
+
+The order of the whole run is addressed by the clock, so resuming replays nothing, every rank computes the
+same order for itself, and the order does not depend on how an update is cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from ..randomness import generator, seed_for
+from .store import Draw
+
+Order = Literal["random", "bucketed"]
+_BUCKET_BATCHES = 50  # batches that are sorted together by length; the usual factor of length-grouped samplers
+
+
+class Sampler:
+    """The draws of every update.
+
+    Without a curriculum each epoch holds every example exactly once; its last update is short where
+    ``batch_size`` does not divide. While a curriculum hides examples, an update draws its own from those
+    visible, without repetition within it.
+
+    Args:
+        num_examples: Of the training split.
+        batch_size: Examples per update, over all ranks.
+        seed: Of the run.
+        order: ``random``, or ``bucketed``: batches of similar length, in random order.
+        lengths: (examples,), for ``bucketed``.
+        visible: The indices that may be drawn at a step; None where all may.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        *,
+        batch_size: int,
+        seed: int,
+        order: Order = "random",
+        lengths: np.ndarray | None = None,
+        visible: Callable[[int], np.ndarray | None] | None = None,
+    ) -> None:
+        assert num_examples > 0 and batch_size > 0
+        assert order == "random" or lengths is not None
+        self._num_examples = num_examples
+        self._batch_size = batch_size
+        self._seed = seed
+        self._lengths = lengths
+        self._visible = visible or (lambda step: None)
+        self._epoch_batches = lru_cache(maxsize=2)(self._bucketed if order == "bucketed" else self._random)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """ceil(examples / batch size), whatever a curriculum shows."""
+        return math.ceil(self._num_examples / self._batch_size)
+
+    def draws(self, step: int) -> list[Draw]:
+        """The examples of update ``step``, from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        visible = self._visible(step)
+        if visible is None or len(visible) >= self._num_examples:
+            indices = self._epoch_batches(epoch)[position]
+        else:
+            size = min(self._batch_size, len(visible))
+            indices = visible[generator(self._seed, "order", "visible", step).choice(len(visible), size, replace=False)]
+        return [Draw(step, epoch, int(index), seed_for(self._seed, "draw", epoch, int(index))) for index in indices]
+
+    def _random(self, epoch: int) -> list[np.ndarray]:
+        order = generator(self._seed, "order", epoch).permutation(self._num_examples)
+        return [order[start : start + self._batch_size] for start in range(0, len(order), self._batch_size)]
+
+    def _bucketed(self, epoch: int) -> list[np.ndarray]:
+        """Sort within stretches of 50 random batches, then shuffle the batches; the short one stays last."""
+        order = generator(self._seed, "order", epoch).permutation(self._num_examples)
+        stretch = _BUCKET_BATCHES * self._batch_size
+        batches = []
+        for start in range(0, len(order), stretch):
+            part = order[start : start + stretch]
+            part = part[np.argsort(self._lengths[part], kind="stable")]
+            batches += [part[at : at + self._batch_size] for at in range(0, len(part), self._batch_size)]
+        full = [batch for batch in batches if len(batch) == self._batch_size]
+        shuffled = generator(self._seed, "order", "batches", epoch).permutation(len(full))
+        return [full[at] for at in shuffled] + [batch for batch in batches if len(batch) < self._batch_size]
+
+
+class MicroBatch:
+    """How large one forward may be: ``"8 examples"`` or ``"4096 tokens"`` (padding counted)."""
+
+    def __init__(self, text: str) -> None:
+        amount, _, unit = text.strip().partition(" ")
+        unit = {"example": "examples", "token": "tokens"}.get(unit.strip(), unit.strip())
+        if not amount.isdigit() or int(amount) < 1 or unit not in ("examples", "tokens"):
+            raise ValueError(f"{text!r} is not a micro-batch; write auto, e.g. '8 examples', or '4096 tokens'")
+        self.amount, self.unit = int(amount), unit
+
+    def fits(self, num_examples: int, longest: int) -> bool:
+        """Whether so many examples, padded to the longest, go through one forward; one alone always does."""
+        size = num_examples if self.unit == "examples" else num_examples * longest
+        return num_examples == 1 or size <= self.amount
+
+
+def cut(
+    draws: Sequence[Draw], lengths: np.ndarray, *, num_ranks: int, micro_batch: MicroBatch
+) -> list[list[list[Draw]]]:
+    """One update as micro-batches per rank: ``[rank][micro-batch]`` is a list of draws.
+
+    Examples are dealt in order of length, so that ranks get equal work and micro-batches little padding; the
+    loss is a sum over the update, so neither changes its gradient. Every rank gets equally many
+    micro-batches; a rank short of examples gets empty ones.
+    """
+    by_length = sorted(draws, key=lambda draw: (-int(lengths[draw.index]), draw.index))
+    shares = [_packed(by_length[rank::num_ranks], lengths, micro_batch) for rank in range(num_ranks)]
+    most = max(len(share) for share in shares)
+    return [share + [[] for _ in range(most - len(share))] for share in shares]
+
+
+def _packed(draws: Sequence[Draw], lengths: np.ndarray, micro_batch: MicroBatch) -> list[list[Draw]]:
+    """Consecutive draws, longest first, cut where one more would not fit."""
+    batches: list[list[Draw]] = []
+    for draw in draws:
+        longest = int(lengths[batches[-1][0].index]) if batches else 0
+        if batches and micro_batch.fits(len(batches[-1]) + 1, longest):
+            batches[-1].append(draw)
+        else:
+            batches.append([draw])
+    return batches

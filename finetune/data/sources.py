@@ -1,0 +1,150 @@
+"""Reading a split and checking it against the task, before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ..choices import listed
+from ..errors import DataError
+from . import labels
+from .columns import Columns, choose
+from .opening import read_rows, split_names
+from .presets import resolved
+from .rows import Fault, Rows, settle
+from .spec import Data, Split
+from .splits import held_out, warn_of_leakage
+from .table import Table
+
+TaskName = Literal["text_classification", "text_regression", "image_classification"]
+
+
+def splits(data: Data, *, task: TaskName) -> tuple[str, ...]:
+    """The splits that there are, of train, validation and test.
+
+    Raises:
+        DataError: The data set is unknown, or cannot be reached.
+    """
+    return split_names(resolved(data, images=_is_images(task)))
+
+
+def read(
+    data: Data,
+    split: Split,
+    *,
+    task: TaskName,
+    label_names: Sequence[str] | None = None,
+    train: Table | None = None,
+) -> Table:
+    """Read one split, with every row checked.
+
+    Args:
+        data: Where the splits are.
+        split: The split to read.
+        task: What the rows are for.
+        label_names: The classes, in their order; None takes those of train.
+        train: The training table, when it is there already; it saves reading it again for the classes and for the
+            warning about rows that are in both.
+
+    Raises:
+        DataError: The split does not exist or does not fit the task; names files, rows and columns.
+    """
+    data = resolved(data, images=_is_images(task))
+    if split == "train" or split in data.shares:
+        whole = _table(data, "train", task, label_names)
+        return held_out(whole, data.shares)[split] if data.shares else whole
+    there = split_names(data)
+    if split not in there:
+        raise DataError(f"task.data has no {split} split; it has {listed(there)}. Set task.data.{split}.")
+    if train is None and label_names is None and "train" in there:
+        train = read(data, "train", task=task)
+    if train is not None and label_names is None:
+        label_names = train.label_names
+    if label_names is None and task != "text_regression":
+        raise DataError(f"task.data: the classes come from train, and there is none to read {split} by. Set train.")
+    table = _table(data, split, task, label_names)
+    if train is not None:
+        warn_of_leakage(train, table, split)
+    return table
+
+
+def _is_images(task: TaskName) -> bool:
+    return task == "image_classification"
+
+
+def _table(data: Data, split: Split, task: TaskName, label_names: Sequence[str] | None) -> Table:
+    if split not in split_names(data):
+        raise DataError("task.data has no train split. Set task.data.train.")
+    rows = read_rows(data, split)
+    if rows.unit == "file" and not _is_images(task):
+        raise DataError(f"{rows.source} is a folder of images, and the task is {task}. Name a file with texts.")
+    columns = choose(rows, data, images=_is_images(task), split=split)
+    digests, faults = _inputs(rows, columns)
+    values, label_faults = _labels(rows, columns, task, split)
+    total = len(rows) + sum(fault.rows for fault in rows.faults)
+    skipped = settle([*rows.faults, *faults, *label_faults], total=total, bad_rows=data.bad_rows, source=rows.source)
+    kept = [position for position in range(len(rows)) if position not in skipped]
+    if not kept:
+        raise DataError(f"{rows.source} holds no rows that can be used.")
+    positions = np.array(kept, dtype=np.int64)
+    table = Table(rows, positions, columns.text, columns.image, digests=digests)
+    return _labelled(table, values, columns.label, task, label_names)
+
+
+def _inputs(rows: Rows, columns: Columns) -> tuple[Sequence[bytes], list[Fault]]:
+    if columns.image is not None:
+        from .images import scan
+
+        return scan(rows, columns.image)
+    faults = []
+    for name in columns.text:
+        what = "text" if len(columns.text) == 1 else f"text {name!r}"
+        for position, value in enumerate(rows.columns[name][:]):
+            reason = _text_fault(value)
+            if reason is not None:
+                faults.append(rows.fault(position, f"{what} {reason}"))
+    return (), faults
+
+
+def _text_fault(value: Any) -> str | None:
+    if value is None:
+        return "is missing"
+    if not isinstance(value, str):
+        return f"is {str(value)[:40]!r} of type {type(value).__name__}, expected text"
+    if not value.strip():
+        return "is empty"
+    if "\0" in value:
+        return "holds a NUL byte"
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        return "holds half of a surrogate pair, which is not a letter"
+    return None
+
+
+def _labels(rows: Rows, columns: Columns, task: TaskName, split: Split) -> tuple[Any, list[Fault]]:
+    """Names (classification) or targets (regression) by row, None for an unlabelled split; and faults."""
+    if columns.label is None:
+        return None, []
+    if task == "text_regression":
+        values, faults, missing = labels.targets_of(rows, columns.label)
+    else:
+        values, faults, missing = labels.class_names_of(rows, columns.label)
+    if split == "test" and len(missing) == len(rows):
+        return None, faults
+    return values, faults + [rows.fault(position, f"label ({columns.label!r}) is empty") for position in missing]
+
+
+def _labelled(
+    table: Table, values: Any, column: str | None, task: TaskName, label_names: Sequence[str] | None
+) -> Table:
+    """The table with its labels; the classes are those given, else its own."""
+    rows, positions = table.rows, table.positions
+    numbers = names = None
+    if task != "text_regression":
+        kept = [values[position] for position in positions.tolist()] if values is not None else []
+        names = tuple(label_names) if label_names is not None else labels.class_order(rows, column, kept)
+        numbers = labels.class_numbers(rows, positions.tolist(), kept, names) if values is not None else None
+    elif values is not None:
+        numbers = values[positions]
+    return Table(rows, positions, table.text, table.image_column, numbers, names, table.digests)

@@ -1,0 +1,106 @@
+"""What data a task learns from: where it is, and which columns matter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+_SHARE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*%\s*")
+SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Splits and columns of one data set.
+
+    Args:
+        name: A preset (``sst2``, ``cifar10``, ``pydocs`` …) or a Hub data set, ``owner/name`` or
+            ``owner/name:config``.
+        train: A file (csv, tsv, json, jsonl, parquet), a saved ``datasets`` folder or an image folder,
+            relative to the current directory; in Python also a ``datasets.Dataset``. With ``name``, the name
+            of one of its splits.
+        validation: As ``train``, or a share such as ``"10%"``: held out of train, stratified by label, the same
+            rows in every run.
+        test: As ``validation``.
+        text: The column with the text, or two columns for pairs; None finds it where only one can be meant.
+        image: The column with the images, or with their paths; None finds it, and an image folder needs none.
+        label: The column with the class or the target; None finds it.
+        bad_rows: ``"skip"`` leaves out rows that cannot be used, up to 1 % of them, with a warning.
+        revision: The revision of the Hub data set.
+
+    Raises:
+        ValueError: Fields that contradict each other, or nothing to read.
+    """
+
+    name: str | None = None
+    train: Any = None
+    validation: Any = None
+    test: Any = None
+    text: str | tuple[str, ...] | None = None
+    image: str | None = None
+    label: str | None = None
+    bad_rows: Literal["error", "skip"] = "error"
+    revision: str | None = None
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        if isinstance(self.text, list):
+            object.__setattr__(self, "text", tuple(self.text))
+        if self.bad_rows not in ("error", "skip"):
+            raise ValueError(f"bad_rows: {self.bad_rows!r} is neither 'error' nor 'skip'")
+        if self.name is None and all(getattr(self, split) is None for split in SPLITS):
+            raise ValueError("no data: give a name ('sst2', 'owner/name'), or train: a file or folder")
+        if self.name is None and self.revision is not None:
+            raise ValueError("revision belongs to a Hub data set; give its name too, or leave revision out")
+        for split in SPLITS:
+            _check_source(split, getattr(self, split))
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        shares = self.shares
+        if "train" in shares:
+            raise ValueError(f"train: {self.train!r} is a share, and only validation and test can be shares of train")
+        if shares and self.name is None and self.train is None:
+            raise ValueError(f"{', '.join(shares)}: a share is held out of train, and there is no train")
+        if sum(shares.values()) >= 1:
+            raise ValueError("validation and test: the shares leave nothing to train on")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The splits that are shares of train, as fractions: ``{"validation": 0.1}``."""
+        found = {split: share_of(getattr(self, split)) for split in SPLITS}
+        return {split: share for split, share in found.items() if share is not None}
+
+
+def share_of(source: Any) -> float | None:
+    """``0.1`` for ``"10%"``; None for anything that is not a share."""
+    match = _SHARE.fullmatch(source) if isinstance(source, str) else None
+    return float(match[1]) / 100 if match else None
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether this is a ``datasets.Dataset``, told without importing ``datasets``."""
+    return all(hasattr(source, name) for name in ("column_names", "features", "with_format", "__len__", "__getitem__"))
+
+
+def _check_source(split: str, source: Any) -> None:
+    if source is None or is_dataset(source):
+        return
+    share = share_of(source)
+    if share is not None and not 0 < share < 1:
+        raise ValueError(f"{split}: {source!r} is not a share of train; write e.g. '10%'")
+    if isinstance(source, str):
+        if source.strip():
+            return
+        raise ValueError(f"{split}: an empty path")
+    if isinstance(source, int | float):
+        raise ValueError(f"{split}: {source!r} is neither a path nor a share; write a share as e.g. '10%'")
+    if isinstance(source, Sequence):
+        raise ValueError(f"{split}: one file or folder, got {len(source)}; join them into one first")
+    raise ValueError(
+        f"{split}: a {type(source).__name__} cannot be read; give a path or a datasets.Dataset with a length"
+    )

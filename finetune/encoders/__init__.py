@@ -1,0 +1,5 @@
+"""The one wrapped forward of a model."""
+
+from .forward import PREFIX, Forward
+
+__all__ = ["PREFIX", "Forward"]

@@ -1,0 +1,159 @@
+"""Classifiers from transformers: what was missing in the checkpoint is known, nothing is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..choices import listed
+from ..errors import ModelError
+from ..layers import layer_groups, trunk_path
+from .labels import Labels
+from .loaded import LoadedModel
+from .resizing import resize_images
+from .sources import Source, explained
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def text(source: Source, labels: Labels, *, scratch: bool, allow_partial: bool, revision: str | None) -> LoadedModel:
+    """A text classifier and its tokenizer."""
+    with quiet(), explained(source):
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        config = _config(source, revision)
+        module, new = _model(
+            source, config, labels, AutoModelForSequenceClassification, scratch=scratch, revision=revision
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.place, revision=revision, trust_remote_code=False)
+    _check_trunk(source, module, new, allow_partial=allow_partial)
+    return LoadedModel(module, new, "transformers", tokenizer, source.text)
+
+
+def image(
+    source: Source, labels: Labels, *, scratch: bool, image_size: int | None, allow_partial: bool, revision: str | None
+) -> LoadedModel:
+    """An image classifier and its image processor."""
+    with quiet(), explained(source):
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        config = _config(source, revision)
+        _check_image_config(source, config, AutoModelForImageClassification)
+        auto = AutoModelForImageClassification
+        module, new = _model(source, config, labels, auto, scratch=scratch, revision=revision)
+        processor = AutoImageProcessor.from_pretrained(source.place, revision=revision, trust_remote_code=False)
+    _check_trunk(source, module, new, allow_partial=allow_partial)
+    if image_size is not None:
+        module = resize_images(module, processor, image_size, source=source.text)
+    return LoadedModel(module, new, "transformers", processor, source.text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from printing its load report and bars: what it says is in ``LoadedModel.new``."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _config(source: Source, revision: str | None) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source.place, revision=revision, trust_remote_code=False)
+
+
+def _check_image_config(source: Source, config: Any, auto: Any) -> None:
+    if config.model_type == "timm_wrapper":
+        raise ModelError(f"model {source.text!r} is a timm checkpoint: write timm:{source.place}.")
+    if type(config) not in auto._model_mapping:
+        raise ModelError(
+            f"model {source.text!r} ({config.model_type}) has no image classifier in transformers. "
+            "Where timm has it (timm:vit_small_patch16_dinov3.lvd1689m for DINOv3), use that."
+        )
+
+
+def _model(
+    source: Source, config: Any, labels: Labels, auto: Any, *, scratch: bool, revision: str | None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model in fp32 with the labels' head, and the names of what is new in it."""
+    import torch
+
+    kept = _same_head(config, labels)
+    config.architectures = config.architectures or []  # from_config iterates over it
+    config.id2label = labels.id2label  # sets num_labels
+    config.label2id = {name: index for index, name in enumerate(labels.names)}
+    config.problem_type = "regression" if labels.problem == "regression" else "single_label_classification"
+    if scratch:
+        module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return module, layer_groups(module)[-1].parameters
+    module, report = auto.from_pretrained(
+        source.place,
+        config=config,
+        revision=revision,
+        dtype=torch.float32,  # the default is the checkpoint's
+        use_safetensors=True,  # the default falls back to pickles
+        trust_remote_code=False,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    if not kept:
+        stale = _label_sized(module) - missing
+        _initialize(module, stale)
+        missing |= stale
+    return module, tuple(name for name, _ in module.named_parameters() if name in missing)
+
+
+def _same_head(config: Any, labels: Labels) -> bool:
+    """Whether the checkpoint's head answers the question that the data asks."""
+    if labels.problem == "regression":
+        return config.problem_type == "regression" or len(labels.names) == config.num_labels == 1
+    return config.problem_type != "regression" and dict(config.id2label) == labels.id2label
+
+
+def _label_sized(module: nn.Module) -> set[str]:
+    """Names of the weights whose shape depends on the number of labels: seen on a model with one label more."""
+    import copy
+
+    import torch
+
+    from ..randomness import preserved
+
+    config = copy.deepcopy(module.config)
+    config.num_labels = config.num_labels + 1
+    with preserved(), torch.device("meta"):
+        other = dict(type(module)(config).named_parameters())
+    return {name for name, weight in module.named_parameters() if weight.shape != other[name].shape}
+
+
+def _initialize(module: nn.Module, names: Collection[str]) -> None:
+    """Draw weights anew: N(0, initializer_range), biases 0 (Devlin et al. 2019; transformers' own rule)."""
+    import torch
+
+    spread = getattr(module.config, "initializer_range", 0.02)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if name in names:
+                weight.zero_() if weight.ndim < 2 else weight.normal_(0.0, spread)
+
+
+def _check_trunk(source: Source, module: nn.Module, new: Collection[str], *, allow_partial: bool) -> None:
+    if allow_partial:
+        return
+    lost = [name for name in new if name.startswith(f"{trunk_path(module)}.")]
+    if lost:
+        raise ModelError(
+            f"model {source.text!r}: the checkpoint lacks {len(lost)} weights of the trunk, or has them in another "
+            f"shape: {listed(lost, most=3)}. It is not a checkpoint of this architecture, or it is cut off; if it is "
+            "meant, load it with allow_partial, and they start from random values."
+        )

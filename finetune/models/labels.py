@@ -1,0 +1,31 @@
+"""What a head must tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Labels(NamedTuple):
+    """The labels of the data, by the index of their logit."""
+
+    names: tuple[str, ...]
+    problem: str  # "classification" or "regression"
+
+    @classmethod
+    def of(cls, id2label: Mapping[int, str] | None, *, num_labels: int, problem: str) -> Labels:
+        """From a mapping 0 … n-1 to names; without one the names are those that transformers would make up.
+
+        Raises:
+            ValueError: The mapping does not number ``num_labels`` labels from 0.
+        """
+        given = {int(index): str(name) for index, name in (id2label or {}).items()}
+        given = given or {index: f"LABEL_{index}" for index in range(num_labels)}
+        if sorted(given) != list(range(num_labels)):
+            raise ValueError(f"id2label must number {num_labels} labels from 0; got the indices {sorted(given)}")
+        return cls(tuple(given[index] for index in range(num_labels)), problem)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """As a config of transformers holds them."""
+        return dict(enumerate(self.names))

@@ -1,0 +1,23 @@
+"""What loading a model returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class LoadedModel(NamedTuple):
+    """A model as its own library made it, in fp32, and what its checkpoint did not supply.
+
+    ``new`` are the qualified names of parameters that were missing or had another shape in the
+    checkpoint (with no checkpoint read: those of the head); they always train (DESIGN, invariant 5).
+    ``processor`` is the tokenizer or image processor that is saved beside the weights.
+    """
+
+    module: nn.Module
+    new: tuple[str, ...]
+    library: str  # "transformers" or "timm"
+    processor: Any
+    source: str  # as the user wrote it: a Hub id, a folder, or timm:<name>

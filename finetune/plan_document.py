@@ -1,0 +1,212 @@
+"""What ``finetune plan`` prints and ``plan.json`` stores: the plan of a run as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .optimizers import base_lr, is_decayed
+from .plans import Plan
+from .run_config import RunConfig, as_plain
+from .strategies.base import Plateau
+
+_CURVE_POINTS = 200
+# A resumed run must agree on these; the others change no result (or, as micro_batch, only the last bits).
+_IDENTITY = (
+    "task strategy schedule curriculum optimizer length batch_size order precision max_grad_norm metric "
+    "evaluate_every early_stopping seed"
+).split()
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a plan is about, beyond strategy and schedule; filled in by whoever loaded data and model."""
+
+    library: str
+    num_examples: int
+    num_ranks: int
+    micro_batch: str
+    micro_batches: tuple[int, int]  # fewest and most per update and rank
+    precision: str
+    device: str
+    sizes: Mapping[str, tuple[int, ...]]  # shape of every parameter
+    new: Sequence[str]
+    visible: Sequence[tuple[int, float, int]]  # (from step, share, examples); empty without a curriculum
+    evaluations: Sequence[int]  # steps after which the run evaluates
+    data: str  # fingerprint
+    activations: int  # bytes kept for backward by one micro-batch
+    warnings: Sequence[str]
+
+
+def describe(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
+    """The JSON document of a plan: groups, phases, curves, memory and warnings."""
+    planned = {name for group in plan.groups if group.name in plan.trained() for name in group.parameters}
+    counts = {name: _count(shape) for name, shape in facts.sizes.items()}
+    trained = sum(counts[name] for name in planned)
+    document = {
+        "task": getattr(config.task, "name", type(config.task).__name__),
+        "model": getattr(config.task, "model", ""),
+        "library": facts.library,
+        "total_steps": plan.total_steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "batch_size": config.batch_size,
+        "num_examples": facts.num_examples,
+        "num_ranks": facts.num_ranks,
+        "micro_batch": facts.micro_batch,
+        "micro_batches_per_step": {"min": facts.micro_batches[0], "max": facts.micro_batches[1]},
+        "precision": facts.precision,
+        "device": facts.device,
+        "optimizer": as_plain(config.optimizer),
+        "schedule": as_plain(config.schedule),
+        "strategy": as_plain(config.strategy),
+        "groups": _groups(plan, facts, counts),
+        "phases": _phases(plan),
+        "num_trained": trained,
+        "num_frozen": sum(counts.values()) - trained,
+        "num_parameters": sum(counts.values()),
+        "curve": _curve(plan),
+        "curriculum": [{"step": s, "share": share, "visible": n} for s, share, n in facts.visible] or None,
+        "evaluations": list(facts.evaluations),
+        "cached": [],
+        "memory": _memory(plan, config, facts, counts),
+        "warnings": list(facts.warnings),
+        "data": facts.data,
+        "identity": identity(plan, config, facts),
+    }
+    document["digest"] = digest(document["identity"])
+    return document
+
+
+def identity(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued."""
+    values = {key: value for key, value in as_plain(config).items() if key in _IDENTITY}
+    values["precision"] = {**values["precision"], "name": facts.precision}
+    values["new"] = list(facts.new)
+    values["data"] = {"fingerprint": facts.data, "num_examples": facts.num_examples}
+    values["groups"] = {group.name: len(group.parameters) for group in plan.groups}
+    return json.loads(json.dumps(values))
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """A short name for equal content: BLAKE2b of the canonical JSON, 16 hex digits."""
+    return hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Lines ``path: before -> now`` for everything in which two plain documents differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = list(dict.fromkeys([*before, *now]))
+        return [
+            line
+            for key in keys
+            for line in differences(
+                before.get(key, "(absent)"), now.get(key, "(absent)"), f"{path}.{key}" if path else key
+            )
+        ]
+    return [] if before == now else [f"{path}: {json.dumps(before)} -> {json.dumps(now)}"]
+
+
+def _count(shape: Sequence[int]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _groups(plan: Plan, facts: RunFacts, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    new = set(facts.new)
+    return [
+        {
+            "name": group.name,
+            "num_parameters": sum(counts[name] for name in group.parameters),
+            "num_decayed": sum(counts[name] for name in group.parameters if _decayed(name, facts)),
+            "new": [name for name in group.parameters if name in new],
+            "base_lr": base_lr(plan.optimizer, group.name),
+            "trains": _trains(plan, group.name),
+        }
+        for group in plan.groups
+    ]
+
+
+def _decayed(name: str, facts: RunFacts) -> bool:
+    import torch
+
+    return is_decayed(name, torch.empty(facts.sizes[name], device="meta"))
+
+
+def _spans(plan: Plan) -> list[tuple[int, int, int]]:
+    """(phase, first step, one past the last) of the phases that the run reaches."""
+    starts = plan.starts(plan.at(0))
+    ends = [*starts[1:], plan.total_steps]
+    return [
+        (number, start, min(end, plan.total_steps))
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+        if start < min(end, plan.total_steps)
+    ]
+
+
+def _trains(plan: Plan, name: str) -> list[dict[str, Any]]:
+    """The stretches in which a group trains; neighbouring phases with the same rate are one stretch."""
+    stretches: list[dict[str, Any]] = []
+    for number, start, end in _spans(plan):
+        rate = plan.phases[number].rates.get(name)
+        if rate is None:
+            continue
+        if stretches and stretches[-1]["to"] == start and stretches[-1]["scale"] == rate.scale:
+            stretches[-1]["to"] = end
+        else:
+            stretches.append({"from": start, "to": end, "scale": rate.scale})
+    for stretch in stretches:
+        lrs = [plan.rates(plan.at(step))[name] for step in _sampled(plan, stretch["from"], stretch["to"])]
+        stretch |= {"lr_start": lrs[0], "lr_peak": max(lrs), "lr_end": lrs[-1]}
+    return stretches
+
+
+def _sampled(plan: Plan, start: int, end: int) -> list[int]:
+    """Every step of a stretch, or 1,000 of them with the end of the warm-up, where a long one peaks."""
+    if end - start <= 2_000:
+        return list(range(start, end))
+    steps = {start + round(at * (end - 1 - start) / 999) for at in range(1_000)}
+    warmup = getattr(plan.schedule, "warmup", None)
+    if warmup is not None:
+        steps |= {min(max(plan.at(0).steps(warmup), start), end - 1)}
+    return sorted(steps)
+
+
+def _phases(plan: Plan) -> list[dict[str, Any]]:
+    found = []
+    for number, start, end in _spans(plan):
+        phase = plan.phases[number]
+        if isinstance(phase.start, Plateau):
+            count = phase.start.patience
+            when = f"when {count} evaluations did not improve, at latest step {start}"
+        else:
+            when = f"step {start}"
+        found.append({"from": start, "to": end, "starts": when, "trains": list(phase.rates)})
+    return found
+
+
+def _curve(plan: Plan) -> list[dict[str, Any]]:
+    last = plan.total_steps - 1
+    points = min(plan.total_steps, _CURVE_POINTS)
+    steps = {round(at * last / max(1, points - 1)) for at in range(points)}
+    steps |= {step for _, start, _ in _spans(plan) for step in (start - 1, start) if step >= 0}
+    return [{"step": step, "lr": plan.rates(plan.at(step))} for step in sorted(steps)]
+
+
+def _memory(plan: Plan, config: RunConfig, facts: RunFacts, counts: Mapping[str, int]) -> dict[str, int]:
+    """Expected bytes on one device: fp32 weights, gradients and optimizer state of what trains, kept activations."""
+    by_group = {group.name: sum(counts[name] for name in group.parameters) for group in plan.groups}
+    at_once = max((sum(by_group[name] for name in phase.rates) for phase in plan.phases), default=0)
+    ever = sum(by_group[name] for name in plan.trained())
+    moments = 2 if getattr(config.optimizer, "betas", None) else 1 if getattr(config.optimizer, "momentum", 0) else 0
+    memory = {
+        "weights": 4 * sum(counts.values()),
+        "gradients": 4 * at_once,
+        "optimizer": 4 * moments * ever,
+        "activations": facts.activations,
+    }
+    return memory | {"total": sum(memory.values())}

@@ -1,0 +1,195 @@
+"""The plan: strategy x schedule at every step. What it says is what the loop sets."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .choices import listed
+from .errors import ConfigError
+from .optimizers import OptimizerConfig, base_lr
+from .policies import without_improvement
+from .progress import Evaluation, Progress
+from .schedules import Schedule
+from .strategies.base import Phase, Plateau, Rate, Strategy
+
+if TYPE_CHECKING:
+    from .layers import LayerGroup
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which group trains from which step at which LR, as a pure function of the clock."""
+
+    groups: tuple[LayerGroup, ...]
+    phases: tuple[Phase, ...]
+    schedule: Schedule
+    optimizer: OptimizerConfig
+    total_steps: int
+    steps_per_epoch: int
+
+    def at(self, step: int, evaluations: Sequence[Evaluation] = ()) -> Progress:
+        """The clock at ``step``; evaluations after it are left out."""
+        made = tuple(evaluation for evaluation in evaluations if evaluation.step <= step)
+        return Progress(step, self.total_steps, self.steps_per_epoch, made)
+
+    def starts(self, progress: Progress) -> list[int]:
+        """The step at which each phase starts, given the evaluations so far; a plateau not yet reached, at latest."""
+        found: list[int] = []
+        for phase in self.phases:
+            if isinstance(phase.start, Plateau):
+                found.append(_plateau_start(phase.start, found[-1], progress))
+            else:
+                found.append(max(progress.steps(phase.start), found[-1] if found else 0))
+        return found
+
+    def phase(self, progress: Progress) -> int:
+        """The number of the phase that ``progress.step`` belongs to; of several that start at once, the last."""
+        return max(number for number, start in enumerate(self.starts(progress)) if start <= progress.step)
+
+    def rates(self, progress: Progress) -> dict[str, float]:
+        """The LR of every group that trains at this step; a group that is absent is frozen."""
+        starts = self.starts(progress)
+        number = max(at for at, start in enumerate(starts) if start <= progress.step)
+        end = min([start for start in starts[number + 1 :]] + [self.total_steps])
+        return {
+            name: rate.scale
+            * base_lr(self.optimizer, name)
+            * self._of_rate(rate, progress, start=starts[number], end=end)[0]
+            for name, rate in self.phases[number].rates.items()
+        }
+
+    def momenta(self, progress: Progress) -> dict[str, float]:
+        """The momentum of the groups whose schedule sets one."""
+        starts = self.starts(progress)
+        number = max(at for at, start in enumerate(starts) if start <= progress.step)
+        end = min([start for start in starts[number + 1 :]] + [self.total_steps])
+        found = {
+            name: self._of_rate(rate, progress, start=starts[number], end=end)[1]
+            for name, rate in self.phases[number].rates.items()
+        }
+        return {name: momentum for name, momentum in found.items() if momentum is not None}
+
+    def trained(self) -> set[str]:
+        """The groups that train in at least one phase that the run reaches."""
+        starts = self.starts(self.at(0))
+        reached = {number for number, start in enumerate(starts) if start < self.total_steps}
+        reached -= {number for number, start in enumerate(starts) if start in starts[number + 1 :]}
+        return {name for number in reached for name in self.phases[number].rates}
+
+    def _of_rate(self, rate: Rate, progress: Progress, *, start: int, end: int) -> tuple[float, float | None]:
+        """Multiplier and momentum: of the run's schedule, or of the rate's own over the phase."""
+        schedule, clock = self.schedule, progress
+        if rate.schedule is not None:
+            schedule, clock = rate.schedule, progress._replace(step=progress.step - start, total_steps=end - start)
+        return schedule.multiplier(clock), schedule.momentum(clock)
+
+
+def _plateau_start(plateau: Plateau, previous: int, progress: Progress) -> int:
+    """The first evaluation since ``previous`` after which nothing had improved for ``patience`` of them."""
+    latest = max(previous + 1, progress.steps(plateau.at_latest))
+    since = [evaluation for evaluation in progress.evaluations if evaluation.step > previous]
+    for count in range(1, len(since) + 1):
+        if without_improvement(since[:count]) >= plateau.patience:
+            return min(since[count - 1].step, latest)
+    return latest
+
+
+def make_plan(
+    strategy: Strategy,
+    *,
+    layers: Sequence[LayerGroup],
+    new: Collection[str],
+    schedule: Schedule,
+    optimizer: OptimizerConfig,
+    total_steps: int,
+    steps_per_epoch: int,
+) -> Plan:
+    """Strategy x schedule over these layers, checked.
+
+    Args:
+        strategy: Gives groups and phases.
+        layers: Of the adapted model.
+        new: Names that the checkpoint did not supply; each must train in some phase.
+        schedule: Of the run.
+        optimizer: Its base LRs.
+        total_steps: Updates of the run.
+        steps_per_epoch: Updates of an epoch.
+
+    Raises:
+        ConfigError: The strategy does not fit the layers, freezes new weights throughout, or the schedule does
+            not fit the length; all faults at once.
+    """
+    try:
+        groups = tuple(strategy.groups(layers, new))
+        phases = tuple(strategy.phases(groups))
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    plan = Plan(groups, phases, schedule, optimizer, total_steps, steps_per_epoch)
+    faults = _faults(plan, new)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return plan
+
+
+def _faults(plan: Plan, new: Collection[str]) -> list[str]:
+    names = [group.name for group in plan.groups]
+    faults = []
+    if not plan.phases or isinstance(plan.phases[0].start, Plateau) or plan.phases[0].start.amount != 0:
+        return ["strategy: the first phase must start at step 0"]
+    for phase in plan.phases:
+        unknown = [name for name in phase.rates if name not in names]
+        if unknown:
+            faults.append(f"strategy: no layer group is called {listed(unknown)}; there are {listed(names)}")
+    faults += _start_faults(plan)
+    if faults:
+        return faults
+    trained = plan.trained()
+    planned = {name for group in plan.groups if group.name in trained for name in group.parameters}
+    frozen_new = [name for name in new if name not in planned]
+    if frozen_new:
+        faults.append(
+            f"strategy: {listed(frozen_new, most=4)} are new (not in the checkpoint) and would stay random and frozen; "
+            "let the group that holds them train in some phase"
+        )
+    try:
+        plan.schedule.multiplier(plan.at(0))
+    except ValueError as error:
+        faults.append(f"schedule.{error}")
+    return faults
+
+
+def _start_faults(plan: Plan) -> list[str]:
+    """Phases out of order, and schedules of their own in a phase whose end is not known."""
+    faults = []
+    fixed = [plan.at(0).steps(phase.start) for phase in plan.phases if not isinstance(phase.start, Plateau)]
+    if fixed != sorted(fixed):
+        faults.append(f"strategy: phases must be ordered by their start; they start at steps {fixed}")
+    for phase, following in zip(plan.phases, plan.phases[1:], strict=False):
+        own = [name for name, rate in phase.rates.items() if rate.schedule is not None]
+        if own and isinstance(following.start, Plateau):
+            faults.append(f"strategy: a phase that a plateau may end takes no schedule of its own ({listed(own)})")
+    return faults
+
+
+def plan_warnings(plan: Plan) -> list[str]:
+    """What runs as configured, and may still surprise."""
+    starts = plan.starts(plan.at(0))
+    late = sum(start >= plan.total_steps for start in starts)
+    shared = sum(start in starts[number + 1 :] for number, start in enumerate(starts))
+    found = []
+    if late:
+        found.append(f"{late} of {len(starts)} phases would start after the end of the run ({plan.total_steps} steps)")
+    if shared:
+        found.append(f"{shared} of {len(starts)} phases last 0 steps: the run is too short to tell them apart")
+    never = [group.name for group in plan.groups if group.name not in plan.trained()]
+    if late and never:
+        found.append(f"never trained in this run: {listed(never)}")
+    return found
+
+
+def optimizer_lrs(plan: Plan, progress: Progress) -> Mapping[str, float]:
+    """The LR of every group, 0 for a frozen one: what stands in the torch optimizer at this step."""
+    rates = plan.rates(progress)
+    return {group.name: rates.get(group.name, 0.0) for group in plan.groups}

@@ -1,0 +1,86 @@
+"""A run as data: every argument of ``fit`` in one frozen object."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge
+
+from .curricula import Curriculum
+from .durations import Duration, DurationText
+from .optimizers import AdamW, OptimizerConfig
+from .policies import Checkpointing, EarlyStopping
+from .precision import Precision
+from .schedules import Schedule, WarmupLinear
+from .strategies.base import Strategy
+from .strategies.full import Full
+from .tasks.base import Task
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a recipe returns and a run folder stores; ``fit(**vars(config))`` runs it.
+
+    Args:
+        task: Data, model, loss and metrics.
+        strategy: Which layers train, when, how fast.
+        schedule: Course of the learning rate over the run.
+        curriculum: Which examples may be drawn when; None: all, always.
+        optimizer: With its base learning rates.
+        length: Of the run, in epochs or steps.
+        batch_size: Examples per update, over all processes.
+        micro_batch: ``auto``, ``"N examples"`` or ``"N tokens"``: how much one forward takes on one device.
+        order: ``random``, or ``bucketed``: batches of similar length.
+        precision: Number format and loss scaler.
+        max_grad_norm: Clips the norm of an update's whole gradient; 0 never clips.
+        metric: Decides best and early stopping; ``""``: the task's first metric.
+        evaluate_every: Interval; the end of the run is always evaluated.
+        checkpoint: When to save and what to keep.
+        early_stopping: None: never.
+        workers: Loader processes.
+        log_every: Interval of lines in ``log.jsonl``.
+        seed: Of everything random.
+        output_dir: The run folder; None (in Python only): nothing is written.
+    """
+
+    task: Task
+    strategy: Strategy = field(default_factory=Full)
+    schedule: Schedule = field(default_factory=WarmupLinear)
+    curriculum: Curriculum | None = None
+    optimizer: OptimizerConfig = field(default_factory=AdamW)
+    length: DurationText = "3 epochs"
+    batch_size: Annotated[int, Ge(1)] = 32
+    micro_batch: str = "auto"
+    order: Literal["random", "bucketed"] = "random"
+    precision: Precision = field(default_factory=Precision)
+    max_grad_norm: Annotated[float, Ge(0)] = 1.0
+    metric: str = ""
+    evaluate_every: DurationText = "1 epoch"
+    checkpoint: Checkpointing = field(default_factory=Checkpointing)
+    early_stopping: EarlyStopping | None = None
+    workers: Annotated[int, Ge(0)] = 0
+    log_every: DurationText = "10 steps"
+    seed: Annotated[int, Ge(0)] = 42
+    output_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if Duration.parse(self.length).unit == "%":
+            raise ValueError(f"length: {self.length!r} is a share of nothing; write e.g. '3 epochs' or '500 steps'")
+        for duration in (self.evaluate_every, self.log_every):
+            Duration.parse(duration)
+
+
+def as_plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: dataclasses become mappings, a user's own object its qualified name."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: as_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return f"<{type(value).__module__}.{type(value).__qualname__}>"

@@ -1,0 +1,91 @@
+"""What the verbs do, below the words of the command line: find a recipe, resolve it, plan, train, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from .errors import RunFolderError
+
+if TYPE_CHECKING:
+    from .run_config import RunConfig
+    from .training import FitResult
+
+_current: list[Path] = []
+
+
+class Prepared(NamedTuple):
+    """A run that is ready: its configuration, the same as text, and a name for headings."""
+
+    config: RunConfig
+    yaml: str
+    title: str
+
+
+def prepare(name: str, *, function: str | None, files: Sequence[Path], overrides: Sequence[str]) -> Prepared:
+    """The resolved configuration of a recipe's name, a recipe file or a YAML file.
+
+    Raises:
+        ConfigError: No such recipe, or everything that is wrong in the configuration.
+    """
+    from .config import resolved
+    from .config.dumping import dump_resolved
+    from .config.recipe_files import find_file, load_recipe
+    from .errors import ConfigError
+
+    file = find_file(name)
+    if file.suffix in (".yaml", ".yml"):
+        if function is not None:
+            raise ConfigError(
+                f"--recipe {function} names a function of a recipe file, and {file} is YAML. Leave it out."
+            )
+        found = resolved(None, [file, *files], overrides, file=str(file))
+        title = file.stem
+    else:
+        recipe = load_recipe(name, function=function)
+        found = resolved(recipe.build(), files, overrides, file=str(recipe.file), function=recipe.name)
+        title = f"{recipe.file.stem}.{recipe.name}"
+    return Prepared(found.config, dump_resolved(found), title)
+
+
+def describe_plan(prepared: Prepared) -> dict[str, Any]:
+    """What ``finetune plan`` shows, as JSON can hold it; loads data and model, and trains nothing."""
+    from .training import plan_run
+
+    return plan_run(prepared.config)
+
+
+def train(prepared: Prepared, *, existing: Literal["refuse", "resume", "overwrite"]) -> FitResult:
+    """Run it."""
+    from .training import fit
+
+    config = prepared.config
+    if config.output_dir is not None:
+        _current[:] = [Path(config.output_dir)]
+    return fit(**vars(config), existing=existing, config_text=prepared.yaml)
+
+
+def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
+    """The scores of a run's model on a split.
+
+    Raises:
+        RunFolderError: It is no run folder.
+    """
+    from .choices import listed, nearest
+    from .data.spec import SPLITS
+    from .errors import ConfigError
+    from .evaluation import evaluate_run
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split {split}: no such split{nearest(split, SPLITS)}; there are {listed(SPLITS)}.")
+    if not (folder / "config.yaml").is_file():
+        raise RunFolderError(
+            f"{folder} is no run folder (no config.yaml in it). Give the output_dir of a finished run."
+        )
+    return evaluate_run(folder, split=split)
+
+
+def current_run_folder() -> Path | None:
+    """The folder of the run in this process, once it exists; for the log of a crash."""
+    return _current[0] if _current and _current[0].is_dir() else None

@@ -1,0 +1,89 @@
+"""The tables of a task's data: each read once, all with the classes of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..choices import listed, nearest
+from ..data.spec import Data
+from ..errors import DataError
+
+if TYPE_CHECKING:
+    from ..data.table import Table
+
+Kind = Literal["text_classification", "text_regression", "image_classification"]
+
+
+def as_data(value: Data | str | Mapping[str, Any]) -> Data:
+    """The data as a user may write it in Python: a preset or Hub id, or a mapping of splits and columns.
+
+    Raises:
+        ValueError: A key that ``Data`` does not have.
+    """
+    if isinstance(value, Data):
+        return value
+    if isinstance(value, str):
+        return Data(name=value)
+    known = [entry.name for entry in fields(Data)]
+    for key in value:
+        if key not in known:
+            raise ValueError(f"data: {key!r} is not a key of it{nearest(key, known)}; there are {listed(known)}")
+    return Data(**value)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Reads the splits of one task.
+
+    Args:
+        data: Where they are.
+        kind: What their labels must be.
+        checkpoint_labels: The classes that the checkpoint's head knows, in its order; asked for only when
+            the data has been read.
+    """
+
+    data: Data
+    kind: Kind
+    checkpoint_labels: Callable[[], Sequence[str]] = tuple
+    _tables: dict[str, Table] = field(default_factory=dict, repr=False, compare=False)
+
+    def table(self, name: str) -> Table:
+        """The split ``"train"``, ``"validation"`` or ``"test"``.
+
+        Raises:
+            DataError: The split does not exist, or does not fit the task.
+        """
+        if name == "train":
+            return self._train
+        if name not in self._tables:
+            self._tables[name] = self._read(name, label_names=self.label_names)
+        return self._tables[name]
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The classes, in the order of the model's outputs; None for numbers."""
+        return self._train.label_names
+
+    @cached_property
+    def _train(self) -> Table:
+        table = self._read("train", label_names=None)
+        if table.labels is None:
+            raise DataError(
+                "task.data: the training split has no labels. Name their column: task.data.label=<column>."
+            )
+        if table.label_names is None:
+            return table
+        order = tuple(self.checkpoint_labels())
+        if order != table.label_names and sorted(order) == sorted(table.label_names):
+            # The same classes in another order: in the checkpoint's, its head can go on where it was.
+            return self._read("train", label_names=order)
+        return table
+
+    def _read(self, name: str, *, label_names: tuple[str, ...] | None) -> Table:
+        from ..data.sources import read
+
+        train = None if name == "train" else self._train
+        return read(self.data, name, task=self.kind, label_names=label_names, train=train)

@@ -1,0 +1,5 @@
+"""Training: ``fit`` and its loop, the only place that drives Accelerate."""
+
+from .fit import Existing, FitResult, fit, plan_run
+
+__all__ = ["Existing", "FitResult", "fit", "plan_run"]

@@ -1,0 +1,158 @@
+"""What a finished run leaves: final metrics, ``model/`` as the plain libraries read it, and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..hub.card import CardFacts, model_card
+from ..hub.probe import write_probe
+from ..checkpoints.run_folder import RunFolder
+from ..data.loading import weighted_batch
+from ..data.store import Draw
+from ..environment import hardware, versions
+from ..evaluation import evaluate
+from ..models.saving import base_model_name, save_model
+from ..run_config import as_plain
+from .loop import Training
+from .sharding import model_state
+
+_PROBED = 4  # examples whose logits are kept, to check a model folder against
+
+
+def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict[str, Any]:  # noqa: FBT001
+    """Put the best weights in place, score them, and write ``metrics.json`` and ``model/``.
+
+    Returns:
+        The content of ``metrics.json``: ``final`` (metrics of what ``model/`` holds, by split), ``best`` and the
+        training time.
+    """
+    prepared, state = run.prepared, run.state
+    step = run.saver.load_best(state)
+    final = {"validation": state.metrics[step]}
+    if "test" in prepared.config.task.splits():
+        final["test"] = evaluate(
+            prepared.forward,
+            prepared.config.task.load_split("test"),
+            task=prepared.config.task,
+            progress=prepared.plan.at(state.step, state.evaluations),
+            placement=run.placement,
+            micro_batch=prepared.micro_batch,
+        )
+    metrics: dict[str, Any] = {
+        "final": final,
+        "best": {"step": step, "metric": prepared.metric, **state.metrics[step]},
+        "steps": state.step,
+        "stopped_early": state.stopped_early,
+        "skipped_updates": state.scaler.skipped,
+        "training_seconds": round(state.seconds, 3),
+    }
+    if has_folder:
+        _write(run, folder, metrics)
+    return metrics
+
+
+def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any]) -> None:
+    """Every rank gathers (and runs the probe's forward); rank 0 writes."""
+    prepared = run.prepared
+    names = [name for name in prepared.forward.model.state_dict() if ".original_module." not in name]
+    gathers = run.placement.is_sharded or folder is not None
+    weights = model_state(prepared.forward, names) if gathers else {}
+    probe = _probe(run)
+    if folder is None:
+        return
+
+    def fill(path: Path) -> None:
+        save_model(
+            path,
+            prepared.loaded,
+            prepared.forward.model,
+            id2label=_labels(run),
+            state_dict=weights,
+        )
+        (path / "README.md").write_text(model_card(_facts(run, metrics, path)), encoding="utf-8")
+
+    folder.write_folder("model", fill)
+    write_probe(
+        folder.path,
+        inputs={name: tensor for name, tensor in probe["inputs"].items()},
+        logits=probe["logits"],
+        base=prepared.loaded.source,
+        library=prepared.loaded.library,
+    )
+    folder.write_document("metrics.json", metrics)
+
+
+def _probe(run: Training) -> dict[str, Any]:
+    """A few validation examples and what the final model gives for them, in fp32."""
+    prepared = run.prepared
+    draws = [Draw(0, 0, index) for index in range(min(_PROBED, len(prepared.validation)))]
+    batch = weighted_batch(prepared.validation, draws)
+    prepared.forward.eval()
+    with torch.no_grad():
+        logits = prepared.forward({name: tensor.to(run.placement.device) for name, tensor in batch.items()})
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index", "weights")}
+    return {"inputs": inputs, "logits": logits.float().cpu()}
+
+
+def _labels(run: Training) -> dict[int, str]:
+    found = getattr(run.prepared.config.task, "id2label", None)
+    return dict(found) if found else {0: "LABEL_0"}
+
+
+def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
+    """What the card says: read off the plan and the run, never asked of the user."""
+    prepared, config = run.prepared, run.prepared.config
+    document, task = prepared.document, config.task
+    is_adapter = (model / "adapter_config.json").exists()
+    return CardFacts(
+        title=Path(config.output_dir or "run").name,
+        task=document["task"],
+        library="peft" if is_adapter else prepared.loaded.library,
+        base_library=prepared.loaded.library,
+        base_model="" if getattr(task, "weights", "") == "scratch" else base_model_name(prepared.loaded),
+        strategy=document["strategy"].get("name", "custom"),
+        data=_data_name(task),
+        splits={"train": len(prepared.train), "validation": len(prepared.validation)},
+        labels=tuple(_labels(run).values()) if document["task"] != "text_regression" else (),
+        results=metrics["final"],
+        settings=_settings(run),
+        plan=tuple(plan_lines(document)),
+        trained_parameters=document["num_trained"],
+        parameters=document["num_parameters"],
+        seconds=metrics["training_seconds"],
+        hardware=hardware() if run.placement.ranks.count == 1 else f"{run.placement.ranks.count} x {hardware()}",
+        versions=versions(),
+    )
+
+
+def _data_name(task: Any) -> str:
+    data = getattr(task, "data", None)
+    name = getattr(data, "name", None)
+    return name if name else "own files" if data is not None else "in memory"
+
+
+def _settings(run: Training) -> dict[str, str]:
+    config, document = run.prepared.config, run.prepared.document
+    plain = as_plain(config)
+    settings = {}
+    for key in ("optimizer", "schedule", "strategy", "curriculum", "early_stopping"):
+        if plain[key]:
+            settings[key] = ", ".join(f"{name} {value}" for name, value in plain[key].items() if value is not None)
+    settings |= {"length": str(config.length), "steps": f"{run.state.step} of {document['total_steps']}"}
+    settings |= {"batch size": str(config.batch_size), "order": config.order, "precision": document["precision"]}
+    return settings | {"gradient norm": f"clipped at {config.max_grad_norm:g}", "seed": str(config.seed)}
+
+
+def plan_lines(document: Mapping[str, Any]) -> list[str]:
+    """One line per layer group: from which step to which it trained, and at which peak LR."""
+    lines = []
+    for group in document["groups"]:
+        spans = "; ".join(
+            f"steps {span['from']} to {span['to']} at LR up to {span['lr_peak']:.2e}" for span in group["trains"]
+        )
+        lines.append(f"{group['name']}: {spans or 'frozen'}")
+    return lines

@@ -1,0 +1,274 @@
+"""``fit``: one run from its arguments to its result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints.log import read_log
+from ..checkpoints.run_folder import RunFolder, open_run_folder
+from ..curricula import Curriculum
+from ..environment import environment
+from ..errors import ConfigError, FinetuneError, RunFolderError
+from ..evaluation import predict
+from ..optimizers import AdamW, OptimizerConfig, param_groups
+from ..plan_document import digest
+from ..policies import Checkpointing, EarlyStopping
+from ..precision import Precision
+from ..progress import Progress
+from ..randomness import preserved
+from ..run_config import RunConfig
+from ..schedules import Schedule, WarmupLinear
+from ..strategies.base import Strategy
+from ..strategies.full import Full
+from ..tasks.base import Task
+from ..tracking import Show, display
+from .finishing import finish
+from .loop import Training, train
+from .placement import Placement, placed
+from .prepare import Prepared, difficulty_of, prepare, sampler_of
+from .saving import Saver
+from .state import RunState
+
+Existing = Literal["refuse", "resume", "overwrite"]
+
+
+class FitResult(NamedTuple):
+    """What a run gave."""
+
+    model: nn.Module  # with the weights that ``model/`` holds; sharded under FSDP2
+    metrics: dict[str, dict[str, float]]  # of that model, by split
+    best: dict[str, Any]  # step and metrics of the best evaluation
+    plan: dict[str, Any]  # the document that ``finetune plan`` prints
+    state: RunState
+    folder: Path | None
+
+
+def fit(
+    task: Task,
+    *,
+    strategy: Strategy = Full(),  # noqa: B008 (frozen)
+    schedule: Schedule = WarmupLinear(),  # noqa: B008
+    curriculum: Curriculum | None = None,
+    optimizer: OptimizerConfig = AdamW(),  # noqa: B008
+    length: str = "3 epochs",
+    batch_size: int = 32,
+    micro_batch: str = "auto",
+    order: Literal["random", "bucketed"] = "random",
+    precision: Precision = Precision(),  # noqa: B008
+    max_grad_norm: float = 1.0,
+    metric: str = "",
+    evaluate_every: str = "1 epoch",
+    checkpoint: Checkpointing = Checkpointing(),  # noqa: B008
+    early_stopping: EarlyStopping | None = None,
+    workers: int = 0,
+    log_every: str = "10 steps",
+    seed: int = 42,
+    output_dir: str | None = None,
+    existing: Existing = "refuse",
+    show: Show = "progress",
+    config_text: str | None = None,
+    stop_at: int | None = None,
+) -> FitResult:
+    """Fine-tune ``task``'s model on its training split.
+
+    The process is left as it was found: global random state, signal handlers, Accelerate's state.
+
+    Args:
+        task: Data, model, loss and metrics. The other arguments up to ``output_dir`` are those of ``RunConfig``.
+        strategy: Which layers train, when, how fast.
+        schedule: Course of the learning rate.
+        curriculum: Which examples may be drawn when.
+        optimizer: With its base learning rates.
+        length: Epochs or steps.
+        batch_size: Examples per update, over all processes.
+        micro_batch: How much one forward takes.
+        order: Of the examples.
+        precision: Number format.
+        max_grad_norm: 0 never clips.
+        metric: Decides best; ``""``: the task's first.
+        evaluate_every: Interval.
+        checkpoint: When to save and what to keep.
+        early_stopping: None: never.
+        workers: Loader processes.
+        log_every: Interval.
+        seed: Of everything random.
+        output_dir: The run folder; None: nothing is written.
+        existing: What to do with a run folder that is not empty: refuse it, go on with its run (bit for bit,
+            on the same machine), or move it aside.
+        show: ``"progress"`` on stderr, or ``"nothing"``.
+        config_text: What ``config.yaml`` holds, from whoever read one.
+        stop_at: Save and stop as if a signal had come after this step.
+
+    Returns:
+        The model with its best weights (the last, with ``keep_best=0``) and what it scored.
+
+    Raises:
+        FinetuneError: Anything that was to be expected; its class and ``exit_code`` say which.
+    """
+    config = RunConfig(
+        task=task,
+        strategy=strategy,
+        schedule=schedule,
+        curriculum=curriculum,
+        optimizer=optimizer,
+        length=length,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        order=order,
+        precision=precision,
+        max_grad_norm=max_grad_norm,
+        metric=metric,
+        evaluate_every=evaluate_every,
+        checkpoint=checkpoint,
+        early_stopping=early_stopping,
+        workers=workers,
+        log_every=log_every,
+        seed=seed,
+        output_dir=output_dir,
+    )
+    with preserved(), placed(config.precision) as placement:
+        with _run_folder(config, placement, existing=existing) as folder:
+            return _run(config, placement, folder, show=show, config_text=config_text, stop_at=stop_at)
+
+
+def plan_run(config: RunConfig) -> dict[str, Any]:
+    """The plan of a run as a document, without training and without writing anything."""
+    with preserved(), placed(config.precision) as placement:
+        return prepare(config, placement).document
+
+
+def _run(
+    config: RunConfig,
+    placement: Placement,
+    folder: RunFolder | None,
+    *,
+    show: Show,
+    config_text: str | None,
+    stop_at: int | None,
+) -> FitResult:
+    prepared = prepare(config, placement)
+    placement.check_phases(len(prepared.plan.phases))
+    has_folder = config.output_dir is not None
+    optimizer = _optimizer(prepared, placement)
+    saver = Saver(prepared, placement, optimizer, folder=folder, has_folder=has_folder, extra={})
+    state = saver.resume() if has_folder else None
+    if state is None:
+        state = RunState(scaler=config.precision.initial_state(placement.precision))
+    difficulty = _difficulty(prepared, placement, saver)
+    if folder is not None and not folder.resumed:
+        _write_documents(folder, prepared, placement, config_text)
+    shown = display(
+        show if placement.ranks.is_first else "nothing", total_steps=prepared.plan.total_steps, start=state.step
+    )
+    with shown:
+        run = Training(
+            prepared=prepared,
+            placement=placement,
+            optimizer=optimizer,
+            sampler=sampler_of(prepared, difficulty),
+            saver=saver,
+            state=state,
+            shown=shown,
+            log=folder.log if folder is not None else None,
+        )
+        with _ended(folder):
+            train(run, stop_at=stop_at)
+            metrics = finish(run, folder, has_folder=has_folder)
+    path = Path(config.output_dir) if config.output_dir is not None else None
+    return FitResult(prepared.forward.model, metrics["final"], metrics["best"], prepared.document, state, path)
+
+
+def _optimizer(prepared: Prepared, placement: Placement) -> torch.optim.Optimizer:
+    """The one optimizer of the run, over every group of the plan; placed together with the model."""
+    names = dict(prepared.forward.model.named_parameters())
+    groups = param_groups(prepared.plan.groups, names, prepared.config.optimizer)
+    optimizer = prepared.config.optimizer.build(groups, fused="no" if placement.is_sharded else "yes")
+    return placement.place(prepared.forward, optimizer, blocks=prepared.blocks)
+
+
+def _difficulty(prepared: Prepared, placement: Placement, saver: Saver) -> np.ndarray | None:
+    """What a curriculum ranks by; the starting model's losses are measured once and kept in the checkpoint."""
+    curriculum = prepared.config.curriculum
+    if curriculum is None:
+        return None
+    known = difficulty_of(curriculum, prepared.train)
+    if known is not None:
+        return known
+    if "difficulty" not in saver.extra:
+        _, losses = predict(
+            prepared.forward,
+            prepared.train,
+            task=prepared.config.task,
+            progress=Progress(0, prepared.plan.total_steps, prepared.plan.steps_per_epoch),
+            placement=placement,
+            micro_batch=prepared.micro_batch,
+        )
+        if len(losses) != len(prepared.train):
+            raise ConfigError("curriculum.difficulty: loss needs one loss per example, and this task has another count")
+        saver.extra["difficulty"] = Tensor(losses[:, 0])
+    return saver.extra["difficulty"].numpy().astype(np.float64)
+
+
+@contextmanager
+def _run_folder(config: RunConfig, placement: Placement, *, existing: Existing) -> Iterator[RunFolder | None]:
+    """The run folder on rank 0, None on the others; a refusal is raised on every rank."""
+    if config.output_dir is None:
+        yield None
+        return
+    opened: list[RunFolder] = []
+    path = Path(config.output_dir)
+
+    def take() -> None:
+        folder = open_run_folder(path, resume=existing == "resume", overwrite=existing == "overwrite")
+        opened.append(folder)
+        ends = [record for record in read_log(folder.path / "log.jsonl") if "ended" in record]
+        if folder.resumed and ends and ends[-1]["ended"] == "finished":
+            folder.close()
+            raise RunFolderError(
+                f"{path} holds a finished run; there is nothing to resume. Its result is in metrics.json. "
+                "For a longer run choose another output_dir."
+            )
+
+    placement.ranks.on_first(take)
+    try:
+        yield opened[0] if opened else None
+    finally:
+        for folder in opened:
+            folder.close()
+
+
+@contextmanager
+def _ended(folder: RunFolder | None) -> Iterator[None]:
+    """Write how the run ended as the last line of its log: launchers turn every exit code into 1."""
+    began = time.time()
+    record: Mapping[str, Any] = {"ended": "finished", "exit_code": 0}
+    try:
+        yield
+    except FinetuneError as error:
+        ended = {75: "preempted", 130: "interrupted", 70: "diverged"}.get(error.exit_code, "failed")
+        record = {"ended": ended, "exit_code": error.exit_code, "cause": str(error)}
+        raise
+    except BaseException as error:
+        record = {"ended": "failed", "exit_code": 1, "cause": f"{type(error).__name__}: {error}"}
+        raise
+    finally:
+        if folder is not None:
+            folder.log.append({**record, "wall_seconds": round(time.time() - began, 3)})
+
+
+def _write_documents(folder: RunFolder, prepared: Prepared, placement: Placement, config_text: str | None) -> None:
+    if config_text is not None:
+        folder.write_document("config.yaml", config_text)
+    folder.write_document("plan.json", prepared.document)
+    found = environment(
+        seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision
+    )
+    folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})

@@ -1,0 +1,64 @@
+"""What trains at a step, set on the model and the optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+from torch import nn
+
+from ..plans import Plan, optimizer_lrs
+from ..progress import Progress
+
+
+def set_trainable(
+    forward: nn.Module, optimizer: torch.optim.Optimizer, trained: Collection[str], *, unused: Collection[str] = ()
+) -> None:
+    """Let these groups train and no other parameter; gradients of the others are dropped.
+
+    ``unused`` are names that the forward does not reach: they cannot train, and DDP would wait for them.
+    """
+    chosen = {
+        id(parameter)
+        for group in optimizer.param_groups
+        if group["group"] in trained
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        if name not in unused
+    }
+    for parameter in forward.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+        parameter.grad = None
+
+
+def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, progress: Progress) -> dict[str, float]:
+    """Set every group's LR (0 for a frozen one) and momentum as the plan has them; returns the LRs."""
+    lrs = optimizer_lrs(plan, progress)
+    momenta = plan.momenta(progress)
+    for group in optimizer.param_groups:
+        group["lr"] = lrs[group["group"]]
+        if group["group"] in momenta:
+            momentum = momenta[group["group"]]
+            group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+    return dict(lrs)
+
+
+def set_modes(forward: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    """Training mode, but for what is wholly frozen: a frozen block of the trunk, and frozen modules outside it.
+
+    A frozen block is a fixed function, as a feature extractor is, so its dropout and its batch statistics
+    are off. A block that holds any trained parameter (an adapter's) trains as a whole.
+    """
+    forward.train()
+    inside: set[int] = set()
+    for block in blocks:
+        inside |= {id(module) for module in block.modules()}
+        if _is_frozen(block):
+            block.eval()
+    for module in forward.modules():
+        if id(module) not in inside and _is_frozen(module):
+            module.eval()
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    parameters: Iterable[nn.Parameter] = list(module.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)

@@ -1,0 +1,143 @@
+"""Short real runs on tiny models, and what is compared of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.models.loaded import LoadedModel
+from finetune.optimizers import AdamW
+from finetune.run_config import RunConfig
+from finetune.strategies import Discriminative, Freeze, Full, GradualUnfreeze, LoRA
+from finetune.tasks.images import ImageClassification
+from finetune.tasks.text import TextClassification
+from finetune.training import FitResult, fit
+from tests import tiny_data, tiny_models
+
+STRATEGIES = {
+    "full": Full(),
+    "freeze": Freeze(trainable=("head", "layer.-1")),
+    "discriminative": Discriminative(decay=0.5),
+    "gradual_unfreeze": GradualUnfreeze(over="60%", decay=0.9),
+    "lora": LoRA(rank=2, alpha=4),
+}
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A task in fp64 without dropout: differences of rounding stay far below the tolerances of the invariants."""
+
+    task: Any
+
+    def load_model(self) -> LoadedModel:
+        loaded = self.task.load_model()
+        without_dropout(loaded.module.double())
+        return loaded
+
+    def splits(self):
+        return self.task.splits()
+
+    def load_split(self, name: str):
+        return self.task.load_split(name)
+
+    def forward(self, model, batch, progress):
+        if "pixel_values" in batch:
+            batch = {**batch, "pixel_values": batch["pixel_values"].double()}
+        return self.task.forward(model, batch, progress)
+
+    def score(self, predictions):
+        return self.task.score(predictions)
+
+    @property
+    def metrics(self):
+        return self.task.metrics
+
+    @property
+    def id2label(self):
+        return self.task.id2label
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout_prob", "attention_dropout", "attention_probs_dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
+def text_task(folder: Path, *, examples: int = 26, family: str = "bert") -> TextClassification:
+    """A two-class text task on a tiny pretrained encoder, all in ``folder``."""
+    if not (folder / family).exists():
+        tiny_models.save_text_folder(folder / family, family)
+    train, validation = folder / f"train-{examples}.csv", folder / "validation.csv"
+    if not train.exists():
+        tiny_data.write_texts(train, examples)
+        tiny_data.write_texts(validation, 21, seed=1)
+    data = {"train": str(train), "validation": str(validation), "text": "text", "label": "label"}
+    return TextClassification(model=str(folder / family), data=data, max_length=32)
+
+
+def image_task(folder: Path, *, per_class: int = 6, augment: str = "none") -> ImageClassification:
+    """A three-class image task on a tiny pretrained ViT, all in ``folder``."""
+    if not (folder / "vit").exists():
+        tiny_models.save_image_folder(folder / "vit")
+        tiny_data.write_images(folder / "images" / "train", per_class)
+        tiny_data.write_images(folder / "images" / "validation", 7, seed=1)
+    data = {"train": str(folder / "images" / "train"), "validation": str(folder / "images" / "validation")}
+    return ImageClassification(model=str(folder / "vit"), data=data, augment=augment)
+
+
+def run(task: Any, **changes: Any) -> FitResult:
+    """A run of 10 updates of 8 examples (the epoch's last one is short), small enough for every test."""
+    settings = {"length": "10 steps", "batch_size": 8, "optimizer": AdamW(lr=1e-2), "show": "nothing"}
+    return fit(task, **{**settings, **changes})
+
+
+def config(task: Any, **changes: Any) -> RunConfig:
+    """The same run as data."""
+    settings = {"length": "10 steps", "batch_size": 8, "optimizer": AdamW(lr=1e-2)}
+    return RunConfig(task, **{**settings, **changes})
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer, whole, on the CPU."""
+    from finetune.training.sharding import whole
+
+    return {name: whole(tensor) for name, tensor in model.state_dict().items()}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """Names the exact bits."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.ndim else tensor.numpy().tobytes())
+    return found.hexdigest()
+
+
+def assert_close(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Equal as DESIGN has it for fp64 without dropout: |a - b| <= 1e-10 + 1e-8 |a|."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-8, atol=1e-10, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """The lines of ``log.jsonl`` without times."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "wall_seconds"} for line in lines]
+
+
+def replaced(task: Any, **changes: Any) -> Any:
+    return dataclasses.replace(task, **changes)
