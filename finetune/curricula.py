@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -25,10 +26,11 @@ class Curriculum:
         difficulty: ``length``; ``loss`` (of the starting model, measured once before training); or a
             numeric column of the training data.
         pacing: Share visible at t, for start s and duration T, with x = min(1, t/T): ``linear`` s + (1-s)x;
-            ``root`` sqrt(s^2 + (1-s^2)x), the paper's best (section 3.2); ``step`` linear, held for fifths of T.
+            ``root`` sqrt(s^2 + (1-s^2)x), the paper's best (section 3.2); ``step`` linear, in ``stages`` stairs.
         order: ``easy_first``, ``hard_first`` or ``random`` (the control).
         start: Share visible at step 0.
         until: When all examples are visible; a percentage is of the run.
+        stages: Stairs of pacing ``step``: T is cut into so many equal parts, and the share is held in each.
     """
 
     difficulty: str = "length"
@@ -44,6 +46,8 @@ class Curriculum:
         Duration.parse(self.until)
         if not 0 < self.start <= 1:
             raise ValueError(f"start is the share visible at step 0, above 0 and at most 1; got {self.start}")
+        if self.stages != 5 and self.pacing != "step":
+            raise ValueError(f"stages: {self.stages} has no effect with pacing {self.pacing!r}; set pacing: step")
 
     def share(self, progress: Progress) -> float:
         """The share of examples that may be drawn, in (0, 1]."""
@@ -61,10 +65,15 @@ class Curriculum:
         return min(num_examples, max(count, batch_size))
 
     def ranking(self, difficulty: np.ndarray, *, seed: int) -> np.ndarray:
-        """Indices in the order they become visible, (examples,); ties by index, NaN last."""
+        """Indices in the order they become visible, (examples,); ties by index, NaN last with a warning."""
         if self.order == "random":
             return generator(seed, "curriculum").permutation(len(difficulty))
         values = np.asarray(difficulty, dtype=np.float64)
         unknown = np.isnan(values)
+        if unknown.any():
+            text = (
+                f"curriculum: {unknown.sum()} of {len(values)} examples have no {self.difficulty}; they are shown last"
+            )
+            warnings.warn(text, stacklevel=2)
         values = -values if self.order == "hard_first" else values
         return np.lexsort((np.arange(len(values)), np.where(unknown, 0, values), unknown))

@@ -40,7 +40,7 @@ class Duration:
         return cls(amount, unit)
 
     def __str__(self) -> str:
-        amount = f"{self.amount:g}"
+        amount = f"{self.amount:.10f}".rstrip("0").rstrip(".")  # not %g, which cannot say 1234567
         if self.unit == "%":
             return f"{amount}%"
         return f"{amount} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
@@ -79,6 +79,16 @@ class _DurationField:
 
 
 DurationText = Annotated[str, _DurationField()]
+
+
+def check_interval(text: str | Duration, *, field: str) -> None:
+    """Whether ``text`` is an interval in which something can happen again and again.
+
+    Raises:
+        ValueError: It is no duration, or none at all.
+    """
+    if Duration.parse(text).amount == 0:
+        raise ValueError(f"{field}: {str(text)!r} is no interval; write e.g. '1 epoch' or '100 steps'")
 
 
 def due_steps(every: DurationText, *, steps_per_epoch: int, total_steps: int) -> list[int]:

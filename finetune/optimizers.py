@@ -107,8 +107,9 @@ def param_groups(
     """
     found = []
     for group in groups:
-        decayed = [name for name in group.parameters if optimizer.weight_decay and is_decayed(name, parameters[name])]
-        plain = [name for name in group.parameters if name not in set(decayed)]
+        decays = {name: optimizer.weight_decay > 0 and is_decayed(name, parameters[name]) for name in group.parameters}
+        decayed = [name for name, does in decays.items() if does]
+        plain = [name for name, does in decays.items() if not does]
         for names, decay in ((decayed, optimizer.weight_decay), (plain, 0.0)):
             if names:
                 params = [parameters[name] for name in names]

@@ -122,7 +122,7 @@ def _groups(plan: Plan, facts: RunFacts, counts: Mapping[str, int]) -> list[dict
         {
             "name": group.name,
             "num_parameters": sum(counts[name] for name in group.parameters),
-            "num_decayed": sum(counts[name] for name in group.parameters if _decayed(name, facts)),
+            "num_decayed": sum(counts[name] for name in group.parameters if _decayed(plan, name, facts)),
             "new": [name for name in group.parameters if name in new],
             "base_lr": base_lr(plan.optimizer, group.name),
             "trains": _trains(plan, group.name),
@@ -131,10 +131,10 @@ def _groups(plan: Plan, facts: RunFacts, counts: Mapping[str, int]) -> list[dict
     ]
 
 
-def _decayed(name: str, facts: RunFacts) -> bool:
+def _decayed(plan: Plan, name: str, facts: RunFacts) -> bool:
     import torch
 
-    return is_decayed(name, torch.empty(facts.sizes[name], device="meta"))
+    return plan.optimizer.weight_decay > 0 and is_decayed(name, torch.empty(facts.sizes[name], device="meta"))
 
 
 def _spans(plan: Plan) -> list[tuple[int, int, int]]:
@@ -178,8 +178,10 @@ def _sampled(plan: Plan, start: int, end: int) -> list[int]:
 
 def _phases(plan: Plan) -> list[dict[str, Any]]:
     found = []
-    for number, start, end in _spans(plan):
-        phase = plan.phases[number]
+    starts = [min(start, plan.total_steps) for start in plan.starts(plan.at(0))]
+    ends = [*starts[1:], plan.total_steps]
+    for number in plan.reachable():
+        phase, start, end = plan.phases[number], starts[number], ends[number]
         if isinstance(phase.start, Plateau):
             count = phase.start.patience
             when = f"when {count} evaluations did not improve, at latest step {start}"

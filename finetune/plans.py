@@ -71,12 +71,30 @@ class Plan:
         }
         return {name: momentum for name, momentum in found.items() if momentum is not None}
 
+    def earliest(self) -> list[int]:
+        """The step at which each phase starts where every plateau comes as soon as it can."""
+        found: list[int] = []
+        for phase in self.phases:
+            fixed = found[-1] + 1 if isinstance(phase.start, Plateau) else self.at(0).steps(phase.start)
+            found.append(max(fixed, found[-1] if found else 0))
+        return found
+
+    def reachable(self) -> list[int]:
+        """The numbers of the phases that the run may be in at some step, whenever its plateaus come."""
+        earliest = self.earliest()
+        following = [*self.starts(self.at(0))[1:], self.total_steps]
+        return [at for at, start in enumerate(earliest) if start < min(following[at], self.total_steps)]
+
     def trained(self) -> set[str]:
-        """The groups that train in at least one phase that the run reaches."""
+        """The groups that train in at least one phase that the run may reach."""
+        return {name for number in self.reachable() for name in self.phases[number].rates}
+
+    def surely_trained(self) -> set[str]:
+        """The groups that train even where no plateau comes before it must."""
         starts = self.starts(self.at(0))
-        reached = {number for number, start in enumerate(starts) if start < self.total_steps}
-        reached -= {number for number, start in enumerate(starts) if start in starts[number + 1 :]}
-        return {name for number in reached for name in self.phases[number].rates}
+        ends = [*starts[1:], self.total_steps]
+        certain = [at for at, start in enumerate(starts) if start < min(ends[at], self.total_steps)]
+        return {name for number in certain for name in self.phases[number].rates}
 
     def _of_rate(self, rate: Rate, progress: Progress, *, start: int, end: int) -> tuple[float, float | None]:
         """Multiplier and momentum: of the run's schedule, or of the rate's own over the phase."""
@@ -138,15 +156,17 @@ def _faults(plan: Plan, new: Collection[str]) -> list[str]:
     faults = []
     if not plan.phases or isinstance(plan.phases[0].start, Plateau) or plan.phases[0].start.amount != 0:
         return ["strategy: the first phase must start at step 0"]
-    for phase in plan.phases:
+    for number, phase in enumerate(plan.phases):
+        if not phase.rates:
+            faults.append(f"strategy: phase {number} trains nothing; name at least one of the groups {listed(names)}")
         unknown = [name for name in phase.rates if name not in names]
         if unknown:
             faults.append(f"strategy: no layer group is called {listed(unknown)}; there are {listed(names)}")
     faults += _start_faults(plan)
     if faults:
         return faults
-    trained = plan.trained()
-    planned = {name for group in plan.groups if group.name in trained for name in group.parameters}
+    surely = plan.surely_trained()
+    planned = {name for group in plan.groups if group.name in surely for name in group.parameters}
     frozen_new = [name for name in new if name not in planned]
     if frozen_new:
         faults.append(
@@ -157,6 +177,20 @@ def _faults(plan: Plan, new: Collection[str]) -> list[str]:
         plan.schedule.multiplier(plan.at(0))
     except ValueError as error:
         faults.append(f"schedule.{error}")
+    return faults + _own_schedule_faults(plan)
+
+
+def _own_schedule_faults(plan: Plan) -> list[str]:
+    """Schedules of a phase that do not fit its length; a phase that a plateau starts is taken at its shortest."""
+    faults = []
+    for number, start in enumerate(plan.starts(plan.at(0))):
+        own = [name for name, rate in plan.phases[number].rates.items() if rate.schedule is not None]
+        if not own or start >= plan.total_steps:
+            continue
+        try:
+            plan.rates(plan.at(start))
+        except ValueError as error:
+            faults.append(f"strategy: phase {number}, schedule of {listed(own)}: {error}")
     return faults
 
 
@@ -175,9 +209,9 @@ def _start_faults(plan: Plan) -> list[str]:
 
 def plan_warnings(plan: Plan) -> list[str]:
     """What runs as configured, and may still surprise."""
-    starts = plan.starts(plan.at(0))
+    starts = plan.earliest()
     late = sum(start >= plan.total_steps for start in starts)
-    shared = sum(start in starts[number + 1 :] for number, start in enumerate(starts))
+    shared = len(starts) - late - len(plan.reachable())
     found = []
     if late:
         found.append(f"{late} of {len(starts)} phases would start after the end of the run ({plan.total_steps} steps)")

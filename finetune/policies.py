@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from .durations import Duration, DurationText
+from .durations import DurationText, check_interval
 from .progress import Evaluation
 
 _STRICT = {"extra": "forbid"}
@@ -32,7 +32,7 @@ class Checkpointing:
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
-        Duration.parse(self.every)
+        check_interval(self.every, field="every")
 
 
 @dataclass(frozen=True)

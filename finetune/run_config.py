@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from .curricula import Curriculum
-from .durations import Duration, DurationText
+from .durations import Duration, DurationText, check_interval
+from .fields import check_fields
 from .optimizers import AdamW, OptimizerConfig
 from .policies import Checkpointing, EarlyStopping
 from .precision import Precision
@@ -69,8 +70,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         if Duration.parse(self.length).unit == "%":
             raise ValueError(f"length: {self.length!r} is a share of nothing; write e.g. '3 epochs' or '500 steps'")
-        for duration in (self.evaluate_every, self.log_every):
-            Duration.parse(duration)
+        check_interval(self.evaluate_every, field="evaluate_every")
+        check_interval(self.log_every, field="log_every")
+        check_fields(self)
 
 
 def as_plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
@@ -89,7 +90,8 @@ class Bar:
         self._progress.update(self._bar, completed=step, loss=f"{loss:.4f}", lr=f"{lr:.2e}")
 
     def line(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):  # as for lines: a terminal that went away never ends a run
+            self._progress.console.print(text, markup=False, highlight=False)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -98,7 +100,8 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()
 
 
 def display(show: Show, *, total_steps: int, start: int) -> Bar | Lines | Silent:

@@ -42,19 +42,13 @@ def _is_path(source: str | None) -> bool:
 
 
 def split_names(data: Data) -> tuple[str, ...]:
-    """The splits that there are, shares included; a Hub data set that is no preset is asked for its own."""
+    """The splits that there are, shares included; a Hub data set whose train is not named is asked for its own."""
     given = {split for split in SPLITS if getattr(data, split) is not None}
-    if data.name is not None and "/" in data.name and not given >= set(SPLITS) and not _is_preset(data.name):
+    if data.name is not None and "/" in data.name and "train" not in given:
         from .hub_rows import hub_splits
 
         given |= set(hub_splits(data.name, data.revision)) & set(SPLITS)
     return tuple(split for split in SPLITS if split in given)
-
-
-def _is_preset(name: str) -> bool:
-    from .presets import PRESETS
-
-    return any(preset.hub == name for preset in PRESETS.values())
 
 
 def read_path(source: str, split: Split) -> Rows:

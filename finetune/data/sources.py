@@ -126,6 +126,7 @@ def _labels(rows: Rows, columns: Columns, task: TaskName, split: Split) -> tuple
     """Names (classification) or targets (regression) by row, None for an unlabelled split; and faults."""
     if columns.label is None:
         return None, []
+    values: Any
     if task == "text_regression":
         values, faults, missing = labels.targets_of(rows, columns.label)
     else:
@@ -143,7 +144,10 @@ def _labelled(
     numbers = names = None
     if task != "text_regression":
         kept = [values[position] for position in positions.tolist()] if values is not None else []
-        names = tuple(label_names) if label_names is not None else labels.class_order(rows, column, kept)
+        if label_names is None:
+            assert column is not None, "classes come from train, and train has labels"
+            label_names = labels.class_order(rows, column, kept)
+        names = tuple(label_names)
         numbers = labels.class_numbers(rows, positions.tolist(), kept, names) if values is not None else None
     elif values is not None:
         numbers = values[positions]

@@ -21,7 +21,7 @@ class Data:
             ``owner/name:config``.
         train: A file (csv, tsv, json, jsonl, parquet), a saved ``datasets`` folder or an image folder,
             relative to the current directory; in Python also a ``datasets.Dataset``. With ``name``, the name
-            of one of its splits.
+            of one of its splits; where train is not named, all of the Hub's own are there.
         validation: As ``train``, or a share such as ``"10%"``: held out of train, stratified by label, the same
             rows in every run.
         test: As ``validation``.

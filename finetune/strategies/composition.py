@@ -31,8 +31,11 @@ def rates_below(base: Strategy | None, groups: Sequence[LayerGroup]) -> dict[str
 
 
 def scaled(phases: Sequence[Phase], scales: dict[str, float]) -> tuple[Phase, ...]:
-    """These phases with each group's scale multiplied."""
+    """These phases with each group's scale multiplied; a name that is no group is left for the plan to refuse."""
     return tuple(
-        Phase(phase.start, {name: rate._replace(scale=rate.scale * scales[name]) for name, rate in phase.rates.items()})
+        Phase(
+            phase.start,
+            {name: rate._replace(scale=rate.scale * scales.get(name, 1.0)) for name, rate in phase.rates.items()},
+        )
         for phase in phases
     )

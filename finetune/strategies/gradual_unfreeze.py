@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Le
 
-from ..durations import Duration, DurationText
+from ..durations import Duration, DurationText, check_interval
 from .base import Phase, Rate
 from .composition import base_or_full, rates_below
 from .discriminative import depth_scales
@@ -42,9 +42,10 @@ class GradualUnfreeze:
     def __post_init__(self) -> None:
         if self.over is not None and self.every is not None:
             raise ValueError("give either over (when the last group joins) or every (the interval), not both")
-        for text in (self.over, self.every):
-            if text is not None:
-                Duration.parse(text)
+        if self.over is not None:
+            Duration.parse(self.over)
+        if self.every is not None:
+            check_interval(self.every, field="every")
 
     def adapt(self, model: nn.Module, new: Collection[str]) -> nn.Module:
         return base_or_full(self.base).adapt(model, new)

@@ -33,8 +33,8 @@ class ImageClassification:
         model: A Hub id or a local folder of transformers, ``timm:`` before a name or folder of timm, or ``glyph_vit``.
         data: What to learn from; in Python also a name, or a mapping of splits and columns.
         image_size: Side of the square that the model is given, in pixels; None: as its own configuration says.
-        augment: Random views of the training split: ``"light"`` (crops of 70 % or more, mirrored) or ``"standard"``
-            (crops of 8 % or more, mirrored, colours). Not for letters and digits, which a mirror changes.
+        augment: Random views of the training split: ``"light"`` (crops of about 70 % or more, mirrored) or
+            ``"standard"`` (crops of 8 % or more, mirrored, colours). Not for letters and digits, which a mirror changes.
         metrics: The first is the default of ``metric``.
         weights: ``"scratch"`` takes the checkpoint's shape, and random weights.
         allow_partial: Take a checkpoint that lacks weights of its trunk (transformers only); they start at random.

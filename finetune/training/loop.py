@@ -61,7 +61,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
     evaluates_at = set(evaluation_steps(config, plan))
     saves_at = set(due_steps(config.checkpoint.every, **per_epoch)) | {plan.total_steps}
     logs_at = set(due_steps(config.log_every, **per_epoch)) | {plan.total_steps}
-    phase, wrapped, losses, began = None, None, [], time.monotonic() - state.seconds
+    phase, wrapped, began = None, None, time.monotonic() - state.seconds
     if state.step in evaluates_at and state.step not in state.metrics:  # due when the run was stopped
         _evaluate(run)
     batches = updates(prepared.train, run_cuts(run), steps=range(state.step, plan.total_steps), workers=config.workers)
@@ -91,11 +91,11 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
             _settle(run, stats)
             state.step += 1
             state.seconds = time.monotonic() - began
-            losses.append(stats.loss)
+            state.losses.append(stats.loss)
             run.shown.update(state.step, loss=stats.loss, lr=max(lrs.values()))
             if state.step in logs_at:
-                _log(run, stats, losses=losses, lrs=lrs)
-                losses = []
+                _log(run, stats, lrs=lrs)
+                state.losses.clear()
             stopping = [stats.flags[0], stats.flags[1] + (state.step == stop_at)]
             if any(stopping):
                 _stop(run, stopping)
@@ -168,7 +168,7 @@ def _settle(run: Training, stats: UpdateStats) -> None:
     )
 
 
-def _log(run: Training, stats: UpdateStats, *, losses: list[float], lrs: dict[str, float]) -> None:
+def _log(run: Training, stats: UpdateStats, *, lrs: dict[str, float]) -> None:
     if run.log is None:
         return
     plan, state = run.prepared.plan, run.state
@@ -176,7 +176,7 @@ def _log(run: Training, stats: UpdateStats, *, losses: list[float], lrs: dict[st
         log_record(
             step=state.step,
             epoch=state.step / plan.steps_per_epoch,
-            loss=sum(losses) / len(losses),
+            loss=sum(state.losses) / len(state.losses),
             lrs=lrs,
             grad_norms=stats.grad_norms,
             grad_norm=stats.grad_norm,

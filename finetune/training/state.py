@@ -22,6 +22,7 @@ class RunState:
     evaluations: list[Evaluation] = field(default_factory=list)
     metrics: dict[int, dict[str, float]] = field(default_factory=dict)  # of the validation split, by step
     scaler: ScalerState = field(default_factory=ScalerState)
+    losses: list[float] = field(default_factory=list)  # of the updates since the last line of the log
     stopped_early: bool = False
     seconds: float = 0.0  # of training, over all resumes
 
@@ -32,6 +33,7 @@ class RunState:
             "evaluations": [list(evaluation) for evaluation in self.evaluations],
             "metrics": {str(step): values for step, values in self.metrics.items()},
             "scaler": self.scaler._asdict(),
+            "losses": list(self.losses),
             "stopped_early": self.stopped_early,
             "seconds": self.seconds,
         }
@@ -44,6 +46,7 @@ class RunState:
             evaluations=[Evaluation(int(step), float(score)) for step, score in document["evaluations"]],
             metrics={int(step): dict(values) for step, values in document["metrics"].items()},
             scaler=ScalerState(**document["scaler"]),
+            losses=[float(loss) for loss in document["losses"]],
             stopped_early=document["stopped_early"],
             seconds=document["seconds"],
         )

@@ -238,6 +238,17 @@ def test_a_failing_disk_costs_that_save_only(place, fault, lasting):
         assert saved_steps(root, run_id="r") == [3]
 
 
+def test_what_was_moved_out_of_the_way_comes_back_if_the_save_fails(place):
+    def fail():
+        raise OSError(errno.EIO, "Input/output error")
+
+    root = place / "checkpoints"
+    write_checkpoint(root, 1, tensors={}, documents={}, run_id="another")
+    with pytest.raises(OSError):
+        save(root, 1, Watched(1, fail, names={"rename"}, lasting=False))
+    assert os.listdir(root) == ["step-000001"] and newest_good(root).run_id == "another"
+
+
 def assert_recoverable_root(root: Path, least: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

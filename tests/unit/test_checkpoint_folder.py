@@ -212,13 +212,17 @@ def rewritten(root, change) -> None:
 
 
 @pytest.mark.parametrize(
+    "name", ["../../x.json", "/etc/passwd.json", "weights.bin", ".env.json", MANIFEST, "a/b.json"]
+)
+def test_a_manifest_that_names_what_it_must_not_is_refused(root, name):
+    rewritten(root, lambda body: body["files"].update({name: {"size": 1, "xxh3_128": "0"}}))
+    with pytest.warns(UserWarning, match="which no checkpoint of ours holds"):
+        assert_is(newest_good(root), 10)
+
+
+@pytest.mark.parametrize(
     "change",
     [
-        lambda body: body["files"].update({"../../x.json": {"size": 1, "xxh3_128": "0"}}),
-        lambda body: body["files"].update({"/etc/passwd": {"size": 1, "xxh3_128": "0"}}),
-        lambda body: body["files"].update({"weights.bin": {"size": 1, "xxh3_128": "0"}}),
-        lambda body: body["files"].update({".env.json": {"size": 1, "xxh3_128": "0"}}),
-        lambda body: body["files"].update({MANIFEST: {"size": 1, "xxh3_128": "0"}}),
         lambda body: body["files"].update({"model.safetensors": {"size": 2**50, "xxh3_128": "0"}}),
         lambda body: body["files"].update({"model.safetensors": 3}),
         lambda body: body.update(files=None),

@@ -64,6 +64,18 @@ def test_timm_models_get_what_timm_gives(table):
     torch.testing.assert_close(white, torch.full((3, 16, 16), 2.0))  # (1 - 0.4) / 0.3
 
 
+def test_a_view_is_scaled_but_not_resized_again():
+    from transformers import BitImageProcessor
+
+    scale = {"image_mean": [0.4] * 3, "image_std": [0.3] * 3}
+    own = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 16, "width": 16}, **scale)
+    pixels = pixels_of_processor(own, source="tiny")
+    ramp = np.repeat(np.tile(np.arange(0, 256, 16, dtype=np.uint8), (16, 1))[..., None], 3, axis=2)
+    expected = (torch.from_numpy(ramp).permute(2, 0, 1) / 255 - 0.4) / 0.3
+    torch.testing.assert_close(pixels.view(Image.fromarray(ramp)), expected)
+    assert pixels.size == (16, 16)
+
+
 @pytest.mark.parametrize("augment", ["light", "standard"])
 def test_a_view_depends_on_its_draw_alone(table, pixels, augment):
     store = ImageStore(table, pixels, augment=augment, seed=3)
@@ -123,6 +135,13 @@ def test_standard_views_change_colours_and_light_ones_do_not():
     light = random_view(grey, augment="light", rng=generator(0, "test"), **options)
     standard = random_view(grey, augment="standard", rng=generator(0, "test"), **options)
     assert (np.asarray(light) == (120, 90, 60)).all() and (np.asarray(standard) != (120, 90, 60)).any()
+
+
+def test_views_of_a_wide_image_differ():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 60, 3), dtype=np.uint8))
+    options = {"augment": "light", "size": (8, 8), "resample": Image.Resampling.BILINEAR}
+    views = {random_view(image, rng=generator(0, "test", n), **options).tobytes() for n in range(20)}
+    assert len(views) == 20
 
 
 @pytest.mark.parametrize("size", [(1, 1), (200, 2), (2, 200)])
