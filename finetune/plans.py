@@ -170,8 +170,8 @@ def _faults(plan: Plan, new: Collection[str]) -> list[str]:
     frozen_new = [name for name in new if name not in planned]
     if frozen_new:
         faults.append(
-            f"strategy: {listed(frozen_new, most=4)} are new (not in the checkpoint) and would stay random and frozen; "
-            "let the group that holds them train in some phase"
+            f"strategy: {listed(frozen_new, most=4)} are new (not in the checkpoint) and would stay random and "
+            "frozen; let the group that holds them train in some phase"
         )
     try:
         plan.schedule.multiplier(plan.at(0))

@@ -49,6 +49,22 @@ def prepare(name: str, *, function: str | None, files: Sequence[Path], overrides
     return Prepared(found.config, dump_resolved(found), title)
 
 
+def trusting(prepared: Prepared) -> Prepared:
+    """The same run with the code of its Hub metrics downloaded and loaded, each at the revision that it pins."""
+    import dataclasses
+
+    from .metrics.external import External, Loaded, resolve
+
+    def loaded(metric: Any) -> Any:
+        found = resolve(metric, trusted="remote code") if isinstance(metric, External) else None
+        return dataclasses.replace(metric, source=found.module) if isinstance(found, Loaded) else metric
+
+    task: Any = prepared.config.task
+    metrics = [loaded(metric) for metric in task.metrics]
+    config = dataclasses.replace(prepared.config, task=dataclasses.replace(task, metrics=tuple(metrics)))
+    return prepared._replace(config=config)
+
+
 def describe_plan(prepared: Prepared) -> dict[str, Any]:
     """What ``finetune plan`` shows, as JSON can hold it; loads data and model, and trains nothing."""
     from .training import plan_run

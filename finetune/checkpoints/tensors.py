@@ -90,4 +90,4 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
     # A tensor without dimensions cannot change its item size, hence the flat view first.
     flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

@@ -14,23 +14,27 @@ from .options import Debug
 
 def register(app: typer.Typer) -> None:
     """Adds the verb."""
-    app.command(help="Copy a recipe file, to edit; finetune train ./FILE runs the copy.")(cp)
+    app.command(help="Copy a recipe file (or an accelerate configuration) here, to edit.")(cp)
 
 
 def cp(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, such as bert_text.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A recipe such as bert_text, or a launch such as ddp.yaml.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to; its own name by default.")] = Path("."),
     debug: Debug = False,  # noqa: FBT002
 ) -> None:
-    """Copies the file of a recipe."""
-    from ..config.recipe_files import find_file
+    """Copies the file."""
+    from ..config.recipe_files import find_file, shipped
 
-    source = find_file(recipe)
+    launch = shipped("accelerate_configs") / name
+    source = launch if name.endswith(".yaml") and launch.is_file() else find_file(name)
     path = target / source.name if target.is_dir() else target
     if path.exists():
-        raise ConfigError(f"{path} exists already. Give another name: finetune cp {recipe} mine.py")
+        raise ConfigError(f"{path} exists already. Give another name: finetune cp {name} mine.py")
     try:
         shutil.copyfile(source, path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}. Give a place that can be written.") from error
-    print(f"{path} is yours to edit; run it with: finetune train {path if path.parent != Path('.') else f'./{path}'}")
+    verb = f"accelerate launch --config_file {path} RECIPE.py" if source == launch else f"finetune train ./{path}"
+    print(f"{path} is yours to edit; run it with: {verb.replace('.//', '/')}")

@@ -40,13 +40,12 @@ def findings(config_file: Path | None) -> dict[str, Any]:
     from .launch_traps import traps
 
     devices = _devices()
-    on_cpu = devices[0]["name"] == "cpu"
     return {
         "versions": versions(),
         "devices": devices,
         "hub": _hub(),
         "disk": _disk(),
-        "traps": [*_outdated(), *traps(config_file, cpu_only=on_cpu)],
+        "traps": [*_outdated(), *traps(config_file, device=devices[0]["name"], precision=devices[0]["precision"])],
     }
 
 
@@ -57,10 +56,9 @@ def _devices() -> list[dict[str, Any]]:
     from ..precision import why_not_native
 
     devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
-    if not devices and torch.accelerator.is_available():
-        devices = [torch.accelerator.current_accelerator()]
+    other = torch.accelerator.current_accelerator(check_available=True)
     found = []
-    for device in devices or [torch.device("cpu")]:
+    for device in devices or [other or torch.device("cpu")]:
         facts: dict[str, Any] = {"name": str(device)}
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)

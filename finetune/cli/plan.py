@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from .options import AsJson, Debug, Files, Function, Overrides, RecipeName
+from .options import AsJson, Debug, Files, Function, Overrides, RecipeName, Trust
 
 
 def register(app: typer.Typer) -> None:
@@ -25,12 +25,13 @@ def plan(
         Optional[Path],  # noqa: UP045
         typer.Option("--plot", metavar="FILE", help="Draw it: learning rates, and what trains when (png, svg, pdf)."),
     ] = None,
+    trust_remote_code: Trust = False,  # noqa: FBT002
     debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Prints or draws the plan."""
     import json
 
-    from ..running import describe_plan, prepare
+    from ..running import describe_plan, prepare, trusting
     from .reporting import rank
 
     prepared = prepare(recipe, function=function, files=config or (), overrides=overrides or ())
@@ -38,6 +39,8 @@ def plan(
         from .plan_plot import check_plot_file, draw
 
         check_plot_file(plot)
+    if trust_remote_code:
+        prepared = trusting(prepared)
     described = describe_plan(prepared)
     if rank() != 0:
         return

@@ -67,9 +67,15 @@ def _draw_rates(axes: Axes, plan: Mapping[str, Any], shades: Mapping[str, Any]) 
         values = [float("nan") if value is None else value for value in course]
         axes.plot(steps, values, color=shades[names[-1]], label=label, linewidth=1.6)
     axes.set_ylabel("learning rate")
-    axes.set_ylim(bottom=0)
+    peaks = [part["lr_peak"] for group in plan["groups"] for part in group["trains"] if part["lr_peak"] > 0]
+    if peaks and max(peaks) > 5 * min(peaks):
+        # A head that trains ten times faster would press all others flat.
+        axes.set_yscale("log")
+        axes.set_ylim(min(peaks) / 100, 1.5 * max(peaks))
+    else:
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.grid(alpha=0.25)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import ConfigError
-from .options import Debug, Files, Function, Overrides, RecipeName
+from .options import Debug, Files, Function, Overrides, RecipeName, Trust
 
 if TYPE_CHECKING:
     from ..training import FitResult
@@ -25,6 +25,7 @@ def train(
     config: Files = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in output_dir.")] = False,  # noqa: FBT002
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Move an old output_dir aside first.")] = False,  # noqa: FBT002
+    trust_remote_code: Trust = False,  # noqa: FBT002
     debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Trains, and prints what came of it."""
@@ -35,6 +36,8 @@ def train(
         raise ConfigError("--resume goes on with the old run and --overwrite moves it aside. Give one of them.")
     existing: Literal["refuse", "resume", "overwrite"] = "resume" if resume else "overwrite" if overwrite else "refuse"
     prepared = running.prepare(recipe, function=function, files=config or (), overrides=overrides or ())
+    if trust_remote_code:
+        prepared = running.trusting(prepared)
     result = running.train(prepared, existing=existing)
     if rank() == 0:
         _print_result(result)

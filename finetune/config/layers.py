@@ -78,6 +78,7 @@ def _add_override(layer: Layer, word: str) -> None:
     parts = key.split(".")
     if not equals or not all(parts):
         advice = "write e.g. optimizer.lr=3e-5, and quote values with spaces: length='3 epochs'"
+        layer.origins[word] = COMMAND_LINE
         layer.faults.append(Fault(word, f"not key=value; {advice}"))
         return
     layer.origins[key] = COMMAND_LINE

@@ -91,6 +91,8 @@ def load_recipe(name: str, *, function: str | None) -> Recipe:
         ConfigError: No such file or function, or the file fails when it runs.
     """
     file = find_file(name)
+    if file.suffix in (".yaml", ".yml"):
+        raise ConfigError(f"{file}: a recipe is a Python file. Give this one with --config, or alone.")
     names = [found.name for found in list_recipes(file)]
     if not names:
         raise ConfigError(f"{file}: no recipe in it. Write a function without arguments: def mine() -> RunConfig.")
@@ -115,8 +117,8 @@ def _built(file: Path, module: ModuleType, function: str) -> RunConfig:
 
 def _module(file: Path) -> ModuleType:
     """The file as a module; the running script itself when that is the file, so that its classes exist once."""
-    main = sys.modules.get("__main__")
-    if getattr(main, "__file__", None) and Path(main.__file__).resolve() == file.resolve():
+    main = sys.modules["__main__"]
+    if Path(getattr(main, "__file__", None) or "").resolve() == file.resolve():
         return main
     key = hashlib.blake2b(str(file.resolve()).encode(), digest_size=4).hexdigest()
     spec = importlib.util.spec_from_file_location(f"recipe_{file.stem}_{key}", file)

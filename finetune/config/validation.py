@@ -56,7 +56,8 @@ def build(owner: type, tree: Mapping[str, Any], *, path: str, faults: list[Fault
 def plain(value: Any) -> Any:
     """The mapping that ``build`` turns into ``value``; a user's own objects stay objects."""
     if type(value) in schema.CLOSED:
-        return {name: plain(getattr(value, name)) for name in schema.hints(type(value))}
+        owner: type = type(value)
+        return {name: plain(getattr(value, name)) for name in schema.hints(owner)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):

@@ -59,7 +59,7 @@ def _crop(rng: np.random.Generator, ranges: _Ranges, *, width: int, height: int)
     centre: of a wide image that is the same view almost every time.
     """
     area = width * height * rng.uniform(*ranges.area)
-    aspect = math.exp(rng.uniform(*map(math.log, ranges.aspect)))
+    aspect = math.exp(rng.uniform(math.log(ranges.aspect[0]), math.log(ranges.aspect[1])))
     w = min(width, max(1, round(math.sqrt(area * aspect))))
     h = min(height, max(1, round(math.sqrt(area / aspect))))
     left, upper = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))

@@ -1,4 +1,4 @@
-"""Images, decoded when a batch asks for them; random views are keyed by the draw."""
+"""Images, decoded when a batch asks for them; random views are seeded by the draw."""
 
 from __future__ import annotations
 
@@ -28,13 +28,11 @@ class ImageStore:
         table: Where the images come from.
         pixels: How the model wants them.
         augment: ``"none"`` for everything but training.
-        seed: Of the run; with the draw it decides the random view.
     """
 
     table: Table
     pixels: Pixels
     augment: Augment = "none"
-    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -88,7 +86,6 @@ class ImageStore:
         image = self.table.image(draw.index)
         if self.augment == "none":
             return self.pixels.whole(image)
-        # The step is in the key, because a curriculum may show an example several times in an epoch.
-        rng = generator(self.seed, "augment", draw.epoch, draw.step, draw.index)
+        rng = generator(draw.seed, "augment")
         size, resample = self.pixels.size, self.pixels.resample
         return self.pixels.view(random_view(image, augment=self.augment, rng=rng, size=size, resample=resample))

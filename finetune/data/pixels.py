@@ -63,7 +63,7 @@ def pixels_of_timm(config: dict[str, Any], *, source: str) -> Pixels:
     """
     from timm.data import create_transform
     from timm.data.transforms import str_to_pil_interp
-    from torchvision.transforms import Compose, Normalize, ToTensor
+    from torchvision.transforms import Compose, Normalize, ToTensor  # type: ignore[import-untyped]
 
     whole = create_transform(**config, is_training=False)
     view = Compose([ToTensor(), Normalize(config["mean"], config["std"])])
@@ -74,10 +74,10 @@ def _size(whole: Callable[[Image], Tensor], source: str) -> tuple[int, int]:
     """Height and width, found by trying: every processor keeps its sizes under other keys."""
     from PIL import Image
 
-    tall, wide = (tuple(whole(Image.new("RGB", size)).shape[1:]) for size in ((48, 64), (64, 48)))
+    tall, wide = (whole(Image.new("RGB", size)).shape for size in ((48, 64), (64, 48)))
     if tall != wide:
         raise ConfigError(
             f"task.model: the image processor of {source} keeps the shape of each image, and a batch needs one shape. "
             "Set task.image_size, e.g. 224."
         )
-    return tall
+    return tall[1], tall[2]

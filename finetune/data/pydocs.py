@@ -23,7 +23,7 @@ from finetune.randomness import generator
 MIN_WORDS = 5
 MAX_WORDS = 60
 
-# Chapters of the library reference with 150 texts or more (the least has 189 in Python 3.11, 196 in 3.12, 202 in 3.13),
+# Chapters of the library reference with enough texts (the least has 189 in Python 3.11, 196 in 3.12, 202 in 3.13),
 # fixed so that the labels do not depend on the version. Graphical interfaces would be a fifth of all rows.
 CHAPTERS = {
     "numbers": "_pydecimal fractions numbers random statistics",

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ConfigError, PublishError, RunFolderError
-from .card import PLACEHOLDER
+from ..model_cards.card import PLACEHOLDER
 from .contents import Contents, check_private, contents
-from .probe import PROBE, check_reload
+from ..model_cards.probe import PROBE
 from .upload import WAITS, Visibility, endpoint, upload
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}")

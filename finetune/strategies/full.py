@@ -75,6 +75,7 @@ def matching(pattern: str, names: Sequence[str]) -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
         raise ValueError(
-            f"strategy.trainable: {pattern!r} matches no layer group{nearest(pattern, names)}; there are {listed(names)}"
+            f"strategy.trainable: {pattern!r} matches no layer group{nearest(pattern, names)}; "
+            f"there are {listed(names)}"
         )
     return found

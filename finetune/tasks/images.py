@@ -34,11 +34,10 @@ class ImageClassification:
         data: What to learn from; in Python also a name, or a mapping of splits and columns.
         image_size: Side of the square that the model is given, in pixels; None: as its own configuration says.
         augment: Random views of the training split: ``"light"`` (crops of about 70 % or more, mirrored) or
-            ``"standard"`` (crops of 8 % or more, mirrored, colours). Not for letters and digits, which a mirror changes.
+            ``"standard"`` (crops of 8 % or more, mirrored, colours). Not for letters and digits, which change.
         metrics: The first is the default of ``metric``.
         weights: ``"scratch"`` takes the checkpoint's shape, and random weights.
         allow_partial: Take a checkpoint that lacks weights of its trunk (transformers only); they start at random.
-        seed: Of the random views; a run sets it to its own.
     """
 
     name: Literal["image_classification"] = "image_classification"
@@ -49,7 +48,6 @@ class ImageClassification:
     metrics: tuple[str | External, ...] = ("accuracy", "f1")
     weights: Literal["pretrained", "scratch"] = "pretrained"
     allow_partial: bool = False
-    seed: Annotated[int, Ge(0)] = 42
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -59,7 +57,7 @@ class ImageClassification:
     @property
     def id2label(self) -> dict[int, str]:
         """The classes of the training split by number; a checkpoint that knows the same ones keeps its order."""
-        return dict(enumerate(self._splits.label_names))
+        return self._splits.id2label
 
     def load_model(self) -> LoadedModel:
         """The checkpoint with a head for the classes of the training split."""
@@ -92,7 +90,7 @@ class ImageClassification:
 
         check_metrics(self.metrics, problem="classification")
         augment = self.augment if name == "train" else "none"
-        return ImageStore(self._splits.table(name), pixels=self._pixels, augment=augment, seed=self.seed)
+        return ImageStore(self._splits.table(name), pixels=self._pixels, augment=augment)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """Cross-entropy of each image."""

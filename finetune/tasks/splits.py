@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ..choices import listed, nearest
-from ..data.spec import Data
+from ..data.spec import Data, Split
 from ..errors import DataError
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ class Splits:
         """The classes, in the order of the model's outputs; None for numbers."""
         return self._train.label_names
 
+    @property
+    def id2label(self) -> dict[int, str]:
+        """The classes by number; none for numbers."""
+        return dict(enumerate(self.label_names or ()))
+
     @cached_property
     def _train(self) -> Table:
         table = self._read("train", label_names=None)
@@ -86,4 +91,4 @@ class Splits:
         from ..data.sources import read
 
         train = None if name == "train" else self._train
-        return read(self.data, name, task=self.kind, label_names=label_names, train=train)
+        return read(self.data, cast(Split, name), task=self.kind, label_names=label_names, train=train)

@@ -56,7 +56,7 @@ class TextClassification:
     @property
     def id2label(self) -> dict[int, str]:
         """The classes of the training split by number; a checkpoint that knows the same ones keeps its order."""
-        return dict(enumerate(self._texts.splits.label_names))
+        return self._texts.splits.id2label
 
     def load_model(self) -> LoadedModel:
         """The checkpoint with a head for the classes of the training split."""

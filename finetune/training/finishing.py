@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..hub.card import CardFacts, model_card
-from ..hub.probe import write_probe
+from ..model_cards.card import CardFacts, model_card
+from ..model_cards.probe import write_probe
 from ..checkpoints.run_folder import RunFolder
 from ..data.loading import weighted_batch
 from ..data.store import Draw

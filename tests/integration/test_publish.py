@@ -10,13 +10,14 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from loopback_hub import LoopbackHub
-from tiny_models import batch, save_image_folder, save_text_folder, save_timm_folder, tiny
+from tests.loopback_hub import LoopbackHub
+from tests.tiny_models import batch, save_image_folder, save_text_folder, save_timm_folder, tiny
 
 from finetune.errors import ConfigError, PublishError, RunFolderError
-from finetune.hub.card import PLACEHOLDER, CardFacts, model_card
+from finetune.model_cards.card import PLACEHOLDER, CardFacts, model_card
 from finetune.hub.contents import check_private, contents
-from finetune.hub.probe import PROBE, check_reload, write_probe
+from finetune.hub.reload_check import check_reload
+from finetune.model_cards.probe import PROBE, write_probe
 from finetune.hub.publish import Delivery, publish
 from finetune.hub.reload import difference
 from finetune.hub.upload import Visibility, upload

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from finetune.hub.card import PLACEHOLDER, CardFacts, model_card
+from finetune.model_cards.card import PLACEHOLDER, CardFacts, model_card
 
 FACTS = CardFacts(
     title="reviews",

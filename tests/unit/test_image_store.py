@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -33,11 +31,11 @@ def table(tmp_path_factory):
     return read(Data(train=str(folder)), "train", task="image_classification")
 
 
-def draws(*keys: tuple[int, int, int]) -> list[Draw]:
+def draws(*keys: tuple[int, ...]) -> list[Draw]:
     return [Draw(*key) for key in keys]
 
 
-FOUR = draws((0, 0, 3), (0, 0, 1), (7, 1, 3), (8, 1, 5))
+FOUR = draws((0, 0, 3, 11), (0, 0, 1, 12), (7, 1, 3, 13), (8, 1, 5, 14))  # the last number is the seed
 
 
 def test_without_augmentation_it_is_what_the_models_own_processor_gives(table, pixels):
@@ -78,7 +76,7 @@ def test_a_view_is_scaled_but_not_resized_again():
 
 @pytest.mark.parametrize("augment", ["light", "standard"])
 def test_a_view_depends_on_its_draw_alone(table, pixels, augment):
-    store = ImageStore(table, pixels, augment=augment, seed=3)
+    store = ImageStore(table, pixels, augment=augment)
     together = store.batch(FOUR)["pixel_values"]
     np.random.seed(1)
     torch.manual_seed(1)
@@ -89,12 +87,10 @@ def test_a_view_depends_on_its_draw_alone(table, pixels, augment):
     assert np.random.random() == np.random.RandomState(1).random_sample()
 
 
-@pytest.mark.parametrize("other", [Draw(1, 0, 3), Draw(0, 1, 3), "seed"], ids=["step", "epoch", "seed"])
-def test_another_step_epoch_or_seed_is_another_view(table, pixels, other):
-    store = ImageStore(table, pixels, augment="light", seed=3)
-    first = store.batch([Draw(0, 0, 3)])["pixel_values"]
-    second = replace(store, seed=4).batch([Draw(0, 0, 3)]) if other == "seed" else store.batch([other])
-    assert not torch.equal(first, second["pixel_values"])
+def test_another_seed_is_another_view(table, pixels):
+    store = ImageStore(table, pixels, augment="light")
+    views = store.batch([Draw(0, 0, 3, seed) for seed in range(10)])["pixel_values"]
+    assert len({view.numpy().tobytes() for view in views}) >= 8  # a small image has few different crops
 
 
 def test_loader_workers_draw_the_same_views(table, pixels):
@@ -137,11 +133,12 @@ def test_standard_views_change_colours_and_light_ones_do_not():
     assert (np.asarray(light) == (120, 90, 60)).all() and (np.asarray(standard) != (120, 90, 60)).any()
 
 
-def test_views_of_a_wide_image_differ():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 60, 3), dtype=np.uint8))
+def test_views_of_a_wide_image_come_from_all_of_it():
+    ramp = np.tile(np.linspace(0, 255, 96).round().astype(np.uint8), (24, 1))
+    image = Image.fromarray(np.repeat(ramp[..., None], 3, axis=2))
     options = {"augment": "light", "size": (8, 8), "resample": Image.Resampling.BILINEAR}
-    views = {random_view(image, rng=generator(0, "test", n), **options).tobytes() for n in range(20)}
-    assert len(views) == 20
+    means = [np.asarray(random_view(image, rng=generator(0, "test", n), **options)).mean() for n in range(40)]
+    assert min(means) < 90 and max(means) > 165 and len(set(means)) > 30
 
 
 @pytest.mark.parametrize("size", [(1, 1), (200, 2), (2, 200)])

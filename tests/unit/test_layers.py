@@ -90,6 +90,7 @@ def test_shared_layers_are_one_group_with_a_warning():
     with pytest.warns(UserWarning, match="shares the weights of its 2 layers"):
         groups = layer_groups(tiny("albert"))
     assert [group.name for group in groups] == ["embeddings", "layer.0", "head"]
+    assert trunk_path(tiny("albert")) == "albert.encoder.albert_layer_groups"  # the outermost of two lists of one
 
 
 def test_no_warning_where_nothing_is_shared():

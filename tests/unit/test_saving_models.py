@@ -130,6 +130,16 @@ def test_an_adapter_names_its_base_by_hub_id_or_last_name(source, name, tmp_path
     assert base_model_name(LoadedModel(torch.nn.Linear(1, 1), (), library, None, source)) == name
 
 
+@pytest.mark.parametrize("family", ["bert", "timm-vit"])
+def test_the_adapter_config_is_for_others(family, tmp_path):
+    model = load(family, tmp_path / "base")
+    save_model(tmp_path / "model", model, LoRA().adapt(model.module, model.new), id2label=ABC)
+    config = json.loads((tmp_path / "model" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "base" and config["inference_mode"]
+    for key in ("target_modules", "modules_to_save"):  # PEFT holds sets, whose order changes from process to process
+        assert config[key] == sorted(set(config[key]))
+
+
 def test_labels_are_saved_beside_an_adapter(tmp_path):
     model = load("bert", tmp_path / "base")
     save_model(tmp_path / "model", model, LoRA().adapt(model.module, model.new), id2label=ABC)

@@ -111,6 +111,8 @@ def test_a_test_split_may_have_no_labels(tmp_path):
     assert classify("test", train=dataset(), test=dataset((-1, -1, -1, -1), "other")).labels is None
     with pytest.raises(DataError, match="which column holds the label"):
         classify("validation", train="a.csv", validation="b.csv")
+    with pytest.raises(DataError, match=r"label \('label'\) is empty"):
+        classify("validation", train=dataset(), validation=dataset((-1, -1, -1, -1), "other"))
 
 
 def test_pairs_of_texts_and_other_columns(tmp_path):
@@ -206,11 +208,8 @@ def test_a_hub_data_set_without_a_network_says_what_to_do(tmp_path, monkeypatch)
 def test_a_hub_data_set_is_read_by_the_columns_of_its_preset(monkeypatch):
     def load_dataset(identifier, config, *, revision):  # what the Hub would give
         assert (identifier, config, revision) == ("nyu-mll/glue", "mrpc", "v1")
-        features = Features(
-            {"sentence1": Value("string"), "sentence2": Value("string"), "label": ClassLabel(names=["no", "yes"])}
-        )
-        rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [1, 0]}
-        return DatasetDict(train=Dataset.from_dict(rows, features=features))
+        rows = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": ["yes", "no"], "topic": ["x", "x"]}
+        return DatasetDict(train=Dataset.from_dict(rows))
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

@@ -1,7 +1,4 @@
-"""A probe: a few inputs and the logits that the trained model gave, kept beside ``model/``.
-
-Whatever happens to a model folder later can be checked against it, by the plain library, in a fresh process.
-"""
+"""Whether a model folder still gives what it gave at the end of its run, by the plain library in a fresh process."""
 
 from __future__ import annotations
 
@@ -9,42 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from ..errors import PublishError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PROBE = "probe.safetensors"
 _SECONDS = 600  # for a large base model on a slow disk
-
-
-def write_probe(
-    run: Path,
-    *,
-    inputs: Mapping[str, Tensor],
-    logits: Tensor,
-    base: str = "",
-    library: Literal["transformers", "timm"] = "transformers",
-) -> Path:
-    """Keep what the model in ``run/model`` must give.
-
-    Args:
-        run: The run folder.
-        inputs: The model's inputs by name, as its forward takes them (``pixel_values`` for timm).
-        logits: What it gave in eval mode, fp32, on the CPU: (batch, classes).
-        base: For an adapter: where its base model is on this machine, as the user named it.
-        library: The library of the model, or of an adapter's base.
-    """
-    from safetensors.torch import save_file
-
-    tensors = {f"input.{name}": tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}
-    tensors["logits"] = logits.detach().float().cpu().contiguous()
-    save_file(tensors, run / PROBE, metadata={"base": base, "library": library})
-    return run / PROBE
 
 
 def check_reload(folder: Path, probe: Path) -> None:

@@ -1,0 +1,1 @@
+"""What is written beside a model's files: its card, and a probe to check the files against."""
