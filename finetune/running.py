@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .errors import RunFolderError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from .run_config import RunConfig
+    from .tasks.base import Task
     from .training import FitResult
 
 _current: list[Path] = []
@@ -83,23 +87,62 @@ def train(prepared: Prepared, *, existing: Literal["refuse", "resume", "overwrit
 
 
 def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
-    """The scores of a run's model on a split.
+    """The scores of a run's ``model/`` on a split of its data, with the run's precision and on all processes.
 
     Raises:
-        RunFolderError: It is no run folder.
+        RunFolderError: It is no finished run.
+        ConfigError: No such split.
     """
     from .choices import listed, nearest
+    from .config import resolve
     from .data.spec import SPLITS
     from .errors import ConfigError
-    from .evaluation import evaluate_run
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: no such split{nearest(split, SPLITS)}; there are {listed(SPLITS)}.")
-    if not (folder / "config.yaml").is_file():
-        raise RunFolderError(
-            f"{folder} is no run folder (no config.yaml in it). Give the output_dir of a finished run."
+    for name in ("config.yaml", "model/README.md"):
+        if not (folder / name).is_file():
+            raise RunFolderError(
+                f"{folder} is no finished run: it has no {name}. Give the output_dir of a finished run."
+            )
+    return _evaluate(resolve(None, [folder / "config.yaml"], []), folder / "model", split=split)
+
+
+def _evaluate(config: RunConfig, model: Path, *, split: str) -> dict[str, float]:
+    from .data.sampling import MicroBatch
+    from .encoders import Forward
+    from .evaluation import evaluate
+    from .progress import Progress
+    from .randomness import preserved
+    from .training.micro_batches import resolve_micro_batch
+    from .training.placement import placed
+
+    with preserved(), placed(config.precision) as placement:
+        task, module = _saved(config.task, model)
+        store = task.load_split(split)
+        count = sum(parameter.numel() for parameter in module.parameters())
+        text = resolve_micro_batch(config.micro_batch, device=placement.device, num_parameters=count, store=store)
+        return evaluate(
+            Forward(module).to(placement.device),
+            store,
+            task=task,
+            progress=Progress(0, 1, 1),
+            placement=placement,
+            micro_batch=MicroBatch(text),
         )
-    return evaluate_run(folder, split=split)
+
+
+def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
+    """The task on the saved model: the folder in place of its checkpoint, or the checkpoint with the saved adapter."""
+    import dataclasses
+
+    if (model / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
+    library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
+    task = dataclasses.replace(task, model=f"{library}{model}", weights="pretrained")
+    return task, task.load_model().module
 
 
 def current_run_folder() -> Path | None:

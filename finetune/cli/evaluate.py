@@ -25,9 +25,12 @@ def evaluate(
     import json
 
     from ..running import evaluate_folder
+    from .reporting import rank
     from .tables import number, print_table
 
     scores = evaluate_folder(run, split=split)
+    if rank() != 0:
+        return
     if as_json:
         print(json.dumps(scores, indent=2))
         return

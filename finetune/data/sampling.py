@@ -69,7 +69,7 @@ class Sampler:
         else:
             size = min(self._batch_size, len(visible))
             indices = visible[generator(self._seed, "order", "visible", step).choice(len(visible), size, replace=False)]
-        return [Draw(step, epoch, int(index), seed_for(self._seed, "draw", epoch, int(index))) for index in indices]
+        return [Draw(step, epoch, int(index), seed_for(self._seed, "draw", step, int(index))) for index in indices]
 
     def _random(self, epoch: int) -> list[np.ndarray]:
         order = generator(self._seed, "order", epoch).permutation(self._num_examples)
@@ -95,7 +95,7 @@ class MicroBatch:
     def __init__(self, text: str) -> None:
         amount, _, unit = text.strip().partition(" ")
         unit = {"example": "examples", "token": "tokens"}.get(unit.strip(), unit.strip())
-        if not amount.isdigit() or int(amount) < 1 or unit not in ("examples", "tokens"):
+        if not amount.isdecimal() or int(amount) < 1 or unit not in ("examples", "tokens"):
             raise ValueError(f"{text!r} is not a micro-batch; write auto, e.g. '8 examples', or '4096 tokens'")
         self.amount, self.unit = int(amount), unit
 

@@ -22,7 +22,7 @@ class Draw(NamedTuple):
     step: int
     epoch: int
     index: int
-    seed: int = 0  # a function of (the run's seed, epoch, index)
+    seed: int = 0  # a function of (the run's seed, step, index)
 
 
 class Store(Protocol):

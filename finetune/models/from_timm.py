@@ -47,7 +47,8 @@ def _check_name(source: Source) -> None:
 def _model(source: Source, *, scratch: bool, image_size: int | None, revision: str | None) -> nn.Module:
     import timm
 
-    name, options = source.place, {}
+    name = source.place
+    options: dict[str, Any] = {}
     if source.is_folder:
         name = f"local-dir:{source.place}"
     elif source.is_hub_id:

@@ -20,7 +20,7 @@ def resize_images(module: nn.Module, processor: Any, size: int, *, source: str) 
     own = getattr(module.config, "image_size", size)
     if own not in (size, (size, size), [size, size]):
         module = _rebuilt(module, size, source=source)
-    _set_size(processor, size)
+    set_size(processor, size)
     return module
 
 
@@ -72,7 +72,7 @@ def _is_square(number: int) -> bool:
     return number > 0 and math.isqrt(number) ** 2 == number
 
 
-def _set_size(processor: Any, size: int) -> None:
+def set_size(processor: Any, size: int) -> None:
     square = {"height": size, "width": size}
     own = dict(processor.size or {})
     processor.size = {"shortest_edge": size} if "shortest_edge" in own else square

@@ -108,7 +108,7 @@ def _save_adapter(
     adapter = get_peft_model_state_dict(module, state_dict=weights, save_embedding_layers=False)
     tensors = {name: tensor.contiguous() for name, tensor in adapter.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config: Any = copy.deepcopy(module.peft_config["default"])  # type: ignore[index]
+    config: Any = copy.deepcopy(module.peft_config["default"])
     config.inference_mode = True
     config.base_model_name_or_path = base_model_name(loaded)
     config.save_pretrained(folder)

@@ -27,7 +27,8 @@ class Discriminative:
         decay: Factor per layer; 0.95 for BERT-base (Sun et al. 2019, section 5.3.3), 0.65 for ViT-B
             pretrained as a masked autoencoder (He et al. 2022, appendix A.1), 1/2.6 in ULMFiT.
         convention: How scales are counted, for blocks 1..L from the input; the head has 1:
-            ``beit``: block l has decay^(L+1-l), embeddings decay^(L+1) (BEiT, MAE, timm).
+            ``beit``: block l has decay^(L+1-l), embeddings decay^(L+1) (BEiT, MAE; timm, which counts the final
+            norm with block L).
             ``ulmfit``: the same count; meant for decay = 1/2.6 and few groups.
             ``sun2019``, ``xlnet``: block l has decay^(L-l), embeddings keep 1 (BERT4doc; XLNet issue 184).
             ``electra``: block l has decay^(L+2-l), embeddings decay^(L+2) (the published code).
@@ -53,7 +54,7 @@ class Discriminative:
 
 
 def depth_scales(groups: Sequence[LayerGroup], decay: float, convention: Convention) -> dict[str, float]:
-    """Each group's scale; groups that a strategy left out do not move the others."""
+    """Each group's scale; groups that a strategy left out below the top block do not move the others."""
     blocks = [int(group.name.removeprefix("layer.")) + 1 for group in groups if group.name.startswith("layer.")]
     num_blocks = max(blocks, default=0)
     scales = {}

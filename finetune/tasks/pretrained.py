@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from ..data.pixels import Pixels
     from ..models.sources import Source
 
-_ASSETS = Path(__file__).parent.parent / "assets"
-
 # Families whose first token has position pad_token_id + 1, as in fairseq: the table has rows that no token uses.
 _SHIFTED_POSITIONS = {"camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta"} | {
     "roberta-prelayernorm",
@@ -31,7 +29,11 @@ def source_of(model: str) -> str:
         from ..models.minilm import minilm_folder
 
         return str(minilm_folder())
-    return str(_ASSETS / "glyph_vit") if model == "glyph_vit" else model
+    if model == "glyph_vit":
+        from ..models.glyph_vit import glyph_vit_folder
+
+        return str(glyph_vit_folder())
+    return model
 
 
 def public_name_of(model: str) -> str:
@@ -144,11 +146,11 @@ def pixels_of(source: str, *, image_size: int | None) -> Pixels:
         return pixels_of_timm(_timm_config(place, image_size), source=source)
     from transformers import AutoImageProcessor
 
-    from ..models.resizing import _set_size
+    from ..models.resizing import set_size
 
     processor = _read(AutoImageProcessor, source)
     if image_size is not None:
-        _set_size(processor, image_size)
+        set_size(processor, image_size)
     return pixels_of_processor(processor, source=source)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -20,6 +20,7 @@ from ..run_config import as_plain
 from .loop import Training
 from .sharding import model_state
 
+Kind = Literal["text_classification", "text_regression", "image_classification"]
 _PROBED = 4  # examples whose logits are kept, to check a model folder against
 
 
@@ -110,14 +111,14 @@ def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
     is_adapter = (model / "adapter_config.json").exists()
     return CardFacts(
         title=Path(config.output_dir or "run").name,
-        task=document["task"],
+        task=_kind(run),
         library="peft" if is_adapter else prepared.loaded.library,
         base_library=prepared.loaded.library,
         base_model="" if getattr(task, "weights", "") == "scratch" else base_model_name(prepared.loaded),
         strategy=document["strategy"].get("name", "custom"),
         data=_data_name(task),
         splits={"train": len(prepared.train), "validation": len(prepared.validation)},
-        labels=tuple(_labels(run).values()) if document["task"] != "text_regression" else (),
+        labels=tuple(_labels(run).values()) if _kind(run) != "text_regression" else (),
         results=metrics["final"],
         settings=_settings(run),
         plan=tuple(plan_lines(document)),
@@ -127,6 +128,17 @@ def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
         hardware=hardware() if run.placement.ranks.count == 1 else f"{run.placement.ranks.count} x {hardware()}",
         versions=versions(),
     )
+
+
+def _kind(run: Training) -> Kind:
+    """What the card calls the task: its own name, or for a user's own task what its data says."""
+    name = run.prepared.document["task"]
+    if name in get_args(Kind):
+        return name
+    if "pixel_values" in run.prepared.validation.batch([Draw(0, 0, 0)]):
+        return "image_classification"
+    labels = run.prepared.validation.labels
+    return "text_regression" if labels is not None and labels.dtype.kind == "f" else "text_classification"
 
 
 def _data_name(task: Any) -> str:

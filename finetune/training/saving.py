@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.reading import Checkpoint, newest_good, read_checkpoint, step_name
-from ..checkpoints.retention import link_best, rotate, set_aside_after
+from ..checkpoints.retention import rotate, set_aside_after
 from ..checkpoints.run_folder import RunFolder
 from ..checkpoints.writing import write_checkpoint
 from ..errors import RunFolderError, StorageError
@@ -104,11 +104,13 @@ class Saver:
         load_model_state(self._prepared.forward, checkpoint.tensors["model"])
         load_optimizer_state(self._optimizer, checkpoint.tensors["optimizer"])
         self._extra = dict(checkpoint.tensors.get("extra", {}))
+        state = RunState.from_document(checkpoint.documents["progress"])
         if self._folder is not None:
             self._folder.log.truncate_to(checkpoint.documents["progress"]["log_offset"])
             set_aside_after(self._folder.checkpoints, checkpoint.step, run_id=self._folder.run_id)
+            self._rotate(state)  # a kill between a save and its rotation leaves one too many
         self._last_saved = checkpoint.step
-        return RunState.from_document(checkpoint.documents["progress"])
+        return state
 
     @property
     def extra(self) -> dict[str, Tensor]:
@@ -156,8 +158,7 @@ class Saver:
     def _written(self, state: RunState, tensors: Mapping[str, Mapping[str, Tensor]]) -> str | None:
         """Write, rotate, link; the fault in words where the disk refused."""
         assert self._folder is not None
-        folder, policy = self._folder, self._prepared.config.checkpoint
-        scores = {evaluation.step: evaluation.score for evaluation in state.evaluations}
+        folder = self._folder
         try:
             progress = {**state.document(), "log_offset": folder.log.sync()}
             write_checkpoint(
@@ -168,19 +169,21 @@ class Saver:
                 run_id=folder.run_id,
                 parent_step=self._last_saved,
             )
-            rotate(
-                folder.checkpoints,
-                run_id=folder.run_id,
-                scores=scores,
-                keep_last=policy.keep_last,
-                keep_best=policy.keep_best,
-            )
-            best = best_evaluation(state.evaluations)
-            if best is not None and (folder.checkpoints / step_name(best.step)).is_dir():
-                link_best(folder.checkpoints, best.step)
+            self._rotate(state)
         except OSError as fault:
             return fault.strerror or str(fault)
         return None
+
+    def _rotate(self, state: RunState) -> None:
+        assert self._folder is not None
+        policy = self._prepared.config.checkpoint
+        rotate(
+            self._folder.checkpoints,
+            run_id=self._folder.run_id,
+            scores={evaluation.step: evaluation.score for evaluation in state.evaluations},
+            keep_last=policy.keep_last,
+            keep_best=policy.keep_best,
+        )
 
     def _keep_best(self, state: RunState) -> None:
         best = best_evaluation(state.evaluations)

@@ -182,8 +182,8 @@ def test_what_trainer_answers_name_exists(laid):
         "optimizer.eps=1e-6", "schedule.warmup=6%", "batch_size=8", "micro_batch=8 examples", "evaluate_every=5 steps",
         "checkpoint.every=5 steps", "checkpoint.keep_last=3", "checkpoint.keep_best=0", "metric=f1",
         "early_stopping.patience=3", "log_every=5 steps", "order=bucketed", "workers=2", "seed=3",
-        "task.max_length=64", "task.model=m", "task.data=d", "strategy.alpha=8", "strategy.dropout=0.1", "strategy.targets=[query]",
-        "precision=fp16", "output_dir=runs/x",
+        "task.max_length=64", "task.model=m", "task.data=d", "strategy.alpha=8", "strategy.dropout=0.1",
+        "strategy.targets=[query]", "precision=fp16", "output_dir=runs/x",
     ):  # fmt: skip
         laid(word.replace("'", ""))
 

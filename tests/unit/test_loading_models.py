@@ -336,16 +336,15 @@ def test_a_hub_that_answers_is_reachable():
 def test_a_name_look_up_that_hangs_is_not_waited_for(monkeypatch):
     from finetune.models.offline import _reachable
 
-    release = threading.Event()
+    release, look_up = threading.Event(), socket.getaddrinfo
 
-    def hang(*arguments, **options):
-        release.wait()
-        raise OSError("released")
+    def hang(host, port, *arguments, **options):
+        release.wait(5)  # it would be found then
+        return look_up("127.0.0.1", port, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    try:
-        assert not _reachable("http://hub.invalid")
-    finally:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert not _reachable(f"http://hub.invalid:{server.getsockname()[1]}")
         release.set()
 
 

@@ -1,0 +1,64 @@
+"""Invariant 9: evaluation uses every example once, for any number of ranks, and decides as its metric says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finetune.policies import EarlyStopping
+from finetune.schedules import Constant
+from finetune.optimizers import AdamW
+from tests.distributed.two_ranks import on_ranks
+from tests.runs import Exact, run, text_task
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A task whose score is what the evaluation saw."""
+
+    task: Any
+    metrics = ("loss",)
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def score(self, predictions):
+        return {
+            "examples": float(len(predictions.logits)),
+            "labels": float((predictions.labels * np.arange(len(predictions.labels))).sum()),
+            "spread": float(np.abs(predictions.logits).sum()),
+        }
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_metrics_of_21_examples_do_not_depend_on_the_ranks(tmp_path, count, sharded):
+    if sharded and count == 3:
+        pytest.skip("one sharded size is enough")
+    task = Counted(Exact(text_task(tmp_path)))
+    settings = {"length": "1 steps", "micro_batch": "2 examples", "metric": "loss"}
+    expected = run(task, **settings).metrics["validation"]
+    assert expected["examples"] == 21
+    for metrics in on_ranks(lambda: run(task, **settings).metrics["validation"], count=count, sharded=sharded):
+        assert metrics == pytest.approx(expected, rel=1e-6)
+
+
+def test_early_stopping_is_one_decision(tmp_path):
+    settings = {"optimizer": AdamW(lr=1e-9), "schedule": Constant(), "evaluate_every": "2 steps"}
+    task = Exact(text_task(tmp_path))
+
+    def steps():
+        return run(task, early_stopping=EarlyStopping(patience=2), **settings).state.step
+
+    assert steps() == 6  # the first evaluation is the best, the next two are no better
+    assert on_ranks(steps) == [6, 6]
+
+
+def test_a_lower_loss_is_better(tmp_path):
+    result = run(text_task(tmp_path), metric="loss", evaluate_every="2 steps", optimizer=AdamW(lr=3e-2))
+    losses = {step: metrics["loss"] for step, metrics in result.state.metrics.items()}
+    assert result.best["step"] == min(losses, key=losses.__getitem__)
+    assert result.metrics["validation"]["loss"] == min(losses.values())
