@@ -2,7 +2,19 @@
 
     python benchmarks/pretrain_glyph_vit.py
 
-RESULTS
+2000 steps of 128 letters on one thread of a 2-core x86 CPU: 222 CPU seconds, held-out letters 90.4 %, 0.63 MB.
+
+What it is worth on scikit-learn's digits (UCI optical recognition of handwritten digits,
+https://archive.ics.uci.edu/dataset/80): accuracy on the test split of finetune.data.digits.few_shot, mean and
+min..max of its seeds 0, 1, 2. AdamW, batches of 32, 30 epochs, 10 % warm-up, linear decay; learning rates (head
+3e-3 and body 3e-4; probe 3e-2; scratch 1e-3) chosen on the validation split at 20 per class.
+
+    images per class                    5                    20
+    every layer            89.4 (88.0..91.6)    95.2 (94.4..96.1)
+    frozen, linear head    87.2 (85.9..89.1)    92.2 (91.9..92.4)
+    same ViT from scratch  34.0 (32.8..35.4)    77.7 (76.9..79.2)
+    logistic regression
+      on the pixels        84.8 (83.2..87.7)    92.9 (91.5..94.5)
 """
 
 from __future__ import annotations

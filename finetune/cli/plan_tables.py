@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..layers import plain_name
 from .tables import console, count, print_table, rate, size
 
 
@@ -14,15 +16,15 @@ def print_plan(plan: Mapping[str, Any], *, title: str) -> None:
 
     out = console()
     for line in _head(plan, title):
-        out.print(Text(line))
+        out.print(Text(_wrapped(line, out.width)))
     out.print()
     _print_groups(plan)
     if len(plan["phases"]) > 1:
         _print_phases(plan)
     if plan.get("curriculum"):
         _print_curriculum(plan)
-    for line in _foot(plan):
-        out.print(Text(line))
+    for line in [*_new(plan), *_foot(plan)]:
+        out.print(Text(_wrapped(line, out.width)))
     for warning in plan["warnings"]:
         out.print(Text(f"warning: {warning}", style="yellow"))
 
@@ -80,9 +82,19 @@ def _print_groups(plan: Mapping[str, Any]) -> None:
             facts = ["", "", ""]
     columns = ("group", "parameters", "decayed", "steps", "scale", "lr start", "peak", "end")
     print_table(columns, rows, right=(1, 2, 3, 4, 5, 6, 7))
-    for group in plan["groups"]:
-        if group["new"]:
-            print(f"* new in {group['name']} (not in the checkpoint): {_names(group['new'])}")
+
+
+def _new(plan: Mapping[str, Any]) -> list[str]:
+    """Which weights the checkpoint did not supply, by the names that they have in it or would have."""
+    return [
+        f"* new in {group['name']} (not in the checkpoint): {_names([plain_name(name) for name in group['new']])}"
+        for group in plan["groups"]
+        if group["new"]
+    ]
+
+
+def _wrapped(line: str, width: int) -> str:
+    return textwrap.fill(line, width, subsequent_indent=" " * 13, break_long_words=False, break_on_hyphens=False)
 
 
 def _names(names: Sequence[str]) -> str:

@@ -182,7 +182,8 @@ def test_train_evaluate_and_publish_follow_one_another(cli, tiny):
     final = json.loads((run / "metrics.json").read_text())["final"]["validation"]
     found = json.loads(cli("evaluate", run, "--split", "validation", "--json").out)
     assert found == pytest.approx(final, abs=1e-6)
-    dry = json.loads(cli("publish", run, "me/tiny", "--dry-run", "--json").out)
+    ended = cli("publish", run, "me/tiny", "--dry-run", "--json")
+    dry = json.loads(ended.out or ended.err)
     assert "README.md" in dry["files"] and dry["commit"] == ""
 
 

@@ -55,9 +55,7 @@ def test_stages_of_no_stairs_are_refused():
 def test_what_is_visible_grows_to_everything_at_the_stated_time(pacing, start, until, num_examples, batch_size):
     curriculum = Curriculum(pacing=pacing, start=start, until=until)
     steps = at(0).steps(until)
-    shown = [
-        curriculum.num_visible(at(step), num_examples=num_examples, batch_size=batch_size) for step in range(101)
-    ]
+    shown = [curriculum.num_visible(at(step), num_examples=num_examples, batch_size=batch_size) for step in range(101)]
     assert shown == sorted(shown) and min(shown) >= min(batch_size, num_examples)
     assert all(count == num_examples for count in shown[steps:])
     if steps and start < 0.9:

@@ -361,6 +361,7 @@ def test_the_probe_goes_through_the_proxy(answer, reachable, monkeypatch):
         connection.close()
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
         monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("no_proxy", "")
         thread = threading.Thread(target=proxy, args=(server,))

@@ -85,9 +85,7 @@ def test_rates_are_scale_times_base_times_schedule(strategy, schedule):
             for name, rate in current.rates.items()
         }
         assert made.rates(clock) == pytest.approx(expected, rel=1e-15)
-        assert optimizer_lrs(made, clock) == {
-            group.name: made.rates(clock).get(group.name, 0.0) for group in LAYERS
-        }
+        assert optimizer_lrs(made, clock) == {group.name: made.rates(clock).get(group.name, 0.0) for group in LAYERS}
 
 
 def test_the_table_of_gradual_unfreezing():
@@ -144,7 +142,9 @@ def test_only_the_groups_that_have_one_take_it():
 
 def test_a_schedule_that_does_not_fit_its_phase_is_found_before_training():
     course = (phase("0 steps", "head"), phase("16 steps", "head", schedule=WarmupLinear(warmup="6 steps")))
-    with pytest.raises(ConfigError, match="phase 1, schedule of 'head': warmup: '6 steps' is 6 steps, and the whole is 4"):
+    with pytest.raises(
+        ConfigError, match="phase 1, schedule of 'head': warmup: '6 steps' is 6 steps, and the whole is 4"
+    ):
         plan(Course(course))
 
 
@@ -184,7 +184,9 @@ def test_a_plateau_is_replayed_from_the_evaluations(evaluations, start):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 20), st.sampled_from([0.1, 0.2, 0.3])), max_size=10, unique_by=lambda p: p[0]))
+@given(
+    st.lists(st.tuples(st.integers(1, 20), st.sampled_from([0.1, 0.2, 0.3])), max_size=10, unique_by=lambda p: p[0])
+)
 def test_a_phase_once_reached_is_never_left(pairs):
     """What was decided at a step stays so as more evaluations come."""
     made, course = plateaus(), scored(*sorted(pairs))
@@ -252,7 +254,10 @@ def test_new_weights_that_train_only_after_the_end_are_an_error():
         ((), "the first phase must start at step 0"),
         ((phase("1 step", "head"),), "the first phase must start at step 0"),
         ((phase(Plateau(1, "50%"), "head"),), "the first phase must start at step 0"),
-        ((phase("0 steps", "head", "layer.7"),), "no layer group is called 'layer.7'; there are 'embeddings', 'layer.0'"),
+        (
+            (phase("0 steps", "head", "layer.7"),),
+            "no layer group is called 'layer.7'; there are 'embeddings', 'layer.0'",
+        ),
         ((phase("0 steps", "head"), phase("5 steps")), "phase 1 trains nothing; name at least one"),
         (
             (phase("0 steps", "head"), phase("3 epochs", "head"), phase("50%", "head")),

@@ -29,7 +29,9 @@ def test_the_golden_trace():
 
 
 @settings(deadline=None)
-@given(st.text(alphabet=".x", max_size=40), st.integers(1, 4), st.sampled_from([1.5, 2.0]), st.sampled_from([0.5, 0.25]))
+@given(
+    st.text(alphabet=".x", max_size=40), st.integers(1, 4), st.sampled_from([1.5, 2.0]), st.sampled_from([0.5, 0.25])
+)
 def test_the_scale_is_that_of_torch(overflows, interval, growth, backoff):
     """As torch's own GradScaler on the same overflows."""
     precision = Precision(
@@ -62,7 +64,9 @@ def test_only_fp16_scales(name):
     assert Precision().initial_state("fp16").scale == 2.0**16
 
 
-@pytest.mark.parametrize("fields", [{"initial_scale": 0.5}, {"max": 1024.0}, {"min": 2.0**17}, {"min": 8.0, "max": 4.0}])
+@pytest.mark.parametrize(
+    "fields", [{"initial_scale": 0.5}, {"max": 1024.0}, {"min": 2.0**17}, {"min": 8.0, "max": 4.0}]
+)
 def test_the_first_scale_lies_within_the_bounds(fields):
     with pytest.raises(ValueError, match="initial_scale .* is outside min .* .. max"):
         Precision(**fields)
@@ -90,7 +94,9 @@ def test_auto_is_what_the_launcher_says(name, launcher, expected):
     ("name", "launcher"), [("bf16", "no"), ("fp32", "bf16"), ("fp16", "bf16"), ("bf16", "fp16"), ("fp32", "fp16")]
 )
 def test_launcher_and_configuration_may_not_differ(name, launcher):
-    with pytest.raises(LaunchError, match=f"precision.name is {name}, but the launcher says mixed_precision: {launcher}"):
+    with pytest.raises(
+        LaunchError, match=f"precision.name is {name}, but the launcher says mixed_precision: {launcher}"
+    ):
         resolved(Precision(name=name, emulate="yes"), launcher=launcher, device=CPU)
 
 

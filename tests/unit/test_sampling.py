@@ -25,7 +25,9 @@ def sampler(num_examples: int, batch_size: int, seed: int, *, order: str = "rand
     return Sampler(num_examples, batch_size=batch_size, seed=seed, order=order, lengths=lengths, **arguments)
 
 
-def with_curriculum(num_examples: int, batch_size: int, seed: int, *, epochs: int = 3, **fields) -> tuple[Sampler, list]:
+def with_curriculum(
+    num_examples: int, batch_size: int, seed: int, *, epochs: int = 3, **fields
+) -> tuple[Sampler, list]:
     """As the loop builds it; and the set of indices that may be drawn at each step."""
     per_epoch = -(-num_examples // batch_size)
     total = per_epoch * epochs
@@ -233,7 +235,9 @@ def test_a_micro_batch_has_a_unit(text):
     assert MicroBatch(text).amount == int(text.split()[0])
 
 
-@pytest.mark.parametrize("text", ["8", "auto", "0 examples", "-1 examples", "1.5 examples", "8 batches", "", "² tokens"])
+@pytest.mark.parametrize(
+    "text", ["8", "auto", "0 examples", "-1 examples", "1.5 examples", "8 batches", "", "² tokens"]
+)
 def test_anything_else_is_no_micro_batch(text):
     with pytest.raises(ValueError, match="is not a micro-batch; write auto, e.g. '8 examples', or '4096 tokens'"):
         MicroBatch(text)

@@ -31,17 +31,13 @@ def reference(name: str, total: int, **arguments) -> list[float]:
 
 @pytest.mark.parametrize(("total", "warmup"), LENGTHS)
 def test_linear_is_that_of_transformers_at_every_step(total, warmup):
-    expected = reference(
-        "get_linear_schedule_with_warmup", total, num_warmup_steps=warmup, num_training_steps=total
-    )
+    expected = reference("get_linear_schedule_with_warmup", total, num_warmup_steps=warmup, num_training_steps=total)
     assert curve(WarmupLinear(warmup=f"{warmup} steps"), total) == pytest.approx(expected, abs=1e-15)
 
 
 @pytest.mark.parametrize(("total", "warmup"), LENGTHS)
 def test_cosine_is_that_of_transformers_at_every_step(total, warmup):
-    expected = reference(
-        "get_cosine_schedule_with_warmup", total, num_warmup_steps=warmup, num_training_steps=total
-    )
+    expected = reference("get_cosine_schedule_with_warmup", total, num_warmup_steps=warmup, num_training_steps=total)
     assert curve(WarmupCosine(warmup=f"{warmup} steps"), total) == pytest.approx(expected, abs=1e-15)
 
 
@@ -55,7 +51,10 @@ def test_cosine_with_a_floor_is_that_of_transformers_at_every_step(total, warmup
 
 @pytest.mark.parametrize(("total", "warmup"), LENGTHS)
 def test_the_closed_forms(total, warmup):
-    linear, cosine = curve(WarmupLinear(warmup=f"{warmup} steps"), total), curve(WarmupCosine(warmup=f"{warmup} steps", floor=0.2), total)
+    linear, cosine = (
+        curve(WarmupLinear(warmup=f"{warmup} steps"), total),
+        curve(WarmupCosine(warmup=f"{warmup} steps", floor=0.2), total),
+    )
     for t in range(total + 1):
         through = (t - warmup) / (total - warmup)
         assert linear[t] == pytest.approx(t / warmup if t < warmup else (total - t) / (total - warmup), abs=1e-15)
@@ -68,7 +67,9 @@ def test_the_peak_is_reached_and_the_end_is_the_end(total, warmup):
     assert curve(WarmupLinear(warmup=f"{warmup} steps"), total)[warmup] == 1.0
     assert curve(WarmupCosine(warmup=f"{warmup} steps"), total)[warmup] == 1.0
     assert curve(WarmupLinear(warmup=f"{warmup} steps"), total, beyond=3)[total:] == [0.0] * 4
-    assert curve(WarmupCosine(warmup=f"{warmup} steps", floor=0.3), total, beyond=3)[total:] == pytest.approx([0.3] * 4)
+    assert curve(WarmupCosine(warmup=f"{warmup} steps", floor=0.3), total, beyond=3)[total:] == pytest.approx(
+        [0.3] * 4
+    )
 
 
 def test_constant():
@@ -86,7 +87,9 @@ def test_a_warmup_has_a_unit(warmup, peak):
     assert values.index(max(values)) == peak
 
 
-@pytest.mark.parametrize("schedule", [WarmupLinear(warmup="5 epochs"), WarmupCosine(warmup="40 steps"), WarmupLinear(warmup="100%")])
+@pytest.mark.parametrize(
+    "schedule", [WarmupLinear(warmup="5 epochs"), WarmupCosine(warmup="40 steps"), WarmupLinear(warmup="100%")]
+)
 def test_a_warmup_as_long_as_the_run_is_an_error(schedule):
     with pytest.raises(ValueError, match="and the whole is 40; shorten it"):
         schedule.multiplier(Progress(0, 40, 8))

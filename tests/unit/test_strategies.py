@@ -26,8 +26,7 @@ def scales(strategy: Strategy, over: tuple[LayerGroup, ...]) -> dict[str, float]
 
 def table(strategy: Strategy, over: tuple[LayerGroup, ...]) -> list[tuple[str, dict[str, float]]]:
     return [
-        (str(phase.start), {name: rate.scale for name, rate in phase.rates.items()})
-        for phase in strategy.phases(over)
+        (str(phase.start), {name: rate.scale for name, rate in phase.rates.items()}) for phase in strategy.phases(over)
     ]
 
 
@@ -178,9 +177,7 @@ def test_unfreezing_one_more_every_epoch_is_ulmfit():
     found = table(GradualUnfreeze(every="1 epoch", decay=1 / 2.6), groups(2))
     assert [start for start, _ in found] == ["0 steps", "1 epoch", "2 epochs", "3 epochs"]
     assert [list(rates) for _, rates in found][2] == ["head", "layer.1", "layer.0"]
-    assert found[3][1] == pytest.approx(
-        {"head": 1.0, "layer.1": 2.6**-1, "layer.0": 2.6**-2, "embeddings": 2.6**-3}
-    )
+    assert found[3][1] == pytest.approx({"head": 1.0, "layer.1": 2.6**-1, "layer.0": 2.6**-2, "embeddings": 2.6**-3})
 
 
 @pytest.mark.parametrize(("over", "unit"), [("60%", "%"), ("3 epochs", "epochs"), ("90 steps", "steps")])
