@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch transformers accelerate timm peft datasets evaluate tokenizers safetensors huggingface_hub numpy scikit-learn"
+    "torch transformers accelerate timm peft datasets evaluate tokenizers safetensors "
+    "huggingface_hub numpy scikit-learn"
 ).split()
 
 

@@ -32,9 +32,14 @@ _NEVER_DECAYED = re.compile(
 class OptimizerConfig(Protocol):
     """An optimizer to build; ``lr`` is the base LR of every group but the head, whose own is ``head_lr``."""
 
-    lr: float
-    head_lr: float | None
-    weight_decay: float
+    @property
+    def lr(self) -> float: ...
+
+    @property
+    def head_lr(self) -> float | None: ...
+
+    @property
+    def weight_decay(self) -> float: ...
 
     def build(self, param_groups: Sequence[Mapping[str, Any]], *, fused: str) -> torch.optim.Optimizer:
         """The torch optimizer over these groups; ``fused`` is ``"yes"`` where a fused kernel may be used."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import FinetuneError, InterruptedRunError
 
 UNEXPECTED = 1
 USAGE = 2
+_HEAD_START = 2.0  # seconds
 
 
 def ended(run: Callable[[], object], words: Sequence[str]) -> int:
@@ -21,7 +24,8 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
 
     debug = "--debug" in words
     try:
-        code = run()
+        with _plain_warnings(debug=debug):
+            code = run()
         sys.stdout.flush()
         return code if isinstance(code, int) and not isinstance(code, bool) else 0
     except SystemExit as error:
@@ -53,8 +57,27 @@ def rank() -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _plain_warnings(*, debug: bool) -> Iterator[None]:
+    """Warnings as one line each from the first process; what libraries deprecate is not the user's business."""
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.showwarning = _show  # type: ignore[assignment]
+        yield
+
+
+def _show(message: Warning | str, *_: object) -> None:
+    if rank() == 0:
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def _say(message: str, *, debug: bool) -> None:
     if rank() != 0:
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            # The launcher kills all processes when the first one ends, and the one that speaks might be slower.
+            time.sleep(_HEAD_START)
         return
     if debug:
         traceback.print_exc()

@@ -68,7 +68,9 @@ class Sampler:
             indices = self._epoch_batches(epoch)[position]
         else:
             size = min(self._batch_size, len(visible))
-            indices = visible[generator(self._seed, "order", "visible", step).choice(len(visible), size, replace=False)]
+            indices = visible[
+                generator(self._seed, "order", "visible", step).choice(len(visible), size, replace=False)
+            ]
         return [Draw(step, epoch, int(index), seed_for(self._seed, "draw", step, int(index))) for index in indices]
 
     def _random(self, epoch: int) -> list[np.ndarray]:
@@ -82,6 +84,7 @@ class Sampler:
         batches = []
         for start in range(0, len(order), stretch):
             part = order[start : start + stretch]
+            assert self._lengths is not None
             part = part[np.argsort(self._lengths[part], kind="stable")]
             batches += [part[at : at + self._batch_size] for at in range(0, len(part), self._batch_size)]
         full = [batch for batch in batches if len(batch) == self._batch_size]

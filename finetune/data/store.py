@@ -21,7 +21,7 @@ class Draw(NamedTuple):
 
     step: int
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not the method of tuple
     seed: int = 0  # a function of (the run's seed, step, index)
 
 

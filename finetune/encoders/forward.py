@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,8 @@ class Forward(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base: Any = model
+        base = base.get_base_model() if hasattr(model, "get_base_model") else base
         parameters = inspect.signature(base.forward).parameters
         self._inputs = frozenset(parameters)
         self._takes_images_first = "pixel_values" not in parameters and "input_ids" not in parameters  # timm
@@ -34,6 +35,8 @@ class Forward(nn.Module):
         if self._takes_images_first:
             output = self.model(batch["pixel_values"])
         else:
-            output = self.model(**{name: tensor for name, tensor in batch.items() if name in self._inputs - {"labels"}})
+            output = self.model(
+                **{name: tensor for name, tensor in batch.items() if name in self._inputs - {"labels"}}
+            )
         logits = output if isinstance(output, Tensor) else output.logits
         return logits if logits.dtype == torch.float64 else logits.float()

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from ..errors import ConfigError, PublishError, RunFolderError
 from ..model_cards.card import PLACEHOLDER
-from .contents import Contents, check_private, contents
 from ..model_cards.probe import PROBE
+from .contents import Contents, check_private, contents
+from .reload_check import check_reload
 from .upload import WAITS, Visibility, endpoint, upload
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]{0,95}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,6 +18,6 @@ class LoadedModel(NamedTuple):
 
     module: nn.Module
     new: tuple[str, ...]
-    library: str  # "transformers" or "timm"
+    library: Literal["transformers", "timm"]
     processor: Any
     source: str  # as the user wrote it: a Hub id, a folder, or timm:<name>

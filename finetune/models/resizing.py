@@ -73,6 +73,7 @@ def _is_square(number: int) -> bool:
 
 
 def set_size(processor: Any, size: int) -> None:
+    """Set an image processor of transformers to square images of ``size`` pixels a side."""
     square = {"height": size, "width": size}
     own = dict(processor.size or {})
     processor.size = {"shortest_edge": size} if "shortest_edge" in own else square

@@ -8,13 +8,13 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ..model_cards.card import CardFacts, model_card
-from ..model_cards.probe import write_probe
 from ..checkpoints.run_folder import RunFolder
 from ..data.loading import weighted_batch
 from ..data.store import Draw
 from ..environment import hardware, versions
 from ..evaluation import evaluate
+from ..model_cards.card import CardFacts, model_card
+from ..model_cards.probe import write_probe
 from ..models.saving import base_model_name, save_model
 from ..run_config import as_plain
 from .loop import Training

@@ -212,7 +212,9 @@ def _difficulty(prepared: Prepared, placement: Placement, saver: Saver) -> np.nd
             micro_batch=prepared.micro_batch,
         )
         if len(losses) != len(prepared.train):
-            raise ConfigError("curriculum.difficulty: loss needs one loss per example, and this task has another count")
+            raise ConfigError(
+                "curriculum.difficulty: loss needs one loss per example, and this task has another count"
+            )
         saver.extra["difficulty"] = Tensor(losses[:, 0])
     return saver.extra["difficulty"].numpy().astype(np.float64)
 
@@ -268,7 +270,5 @@ def _write_documents(folder: RunFolder, prepared: Prepared, placement: Placement
     if config_text is not None:
         folder.write_document("config.yaml", config_text)
     folder.write_document("plan.json", prepared.document)
-    found = environment(
-        seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision
-    )
+    found = environment(seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision)
     folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})

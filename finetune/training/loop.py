@@ -163,8 +163,8 @@ def _settle(run: Training, stats: UpdateStats) -> None:
     which = f"; the loss is not finite on {suspects}" if suspects else ""
     remedy = f"go on from step {saved}" if saved is not None else "start again"
     raise DivergedError(
-        f"update {state.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}{why}. Nothing of it was applied. "
-        f"Its training examples are {drawn}{which}. Check them, or {remedy} with a lower optimizer.lr."
+        f"update {state.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}{why}. "
+        f"Nothing of it was applied. Its training examples are {drawn}{which}. Check them, or {remedy} with a lower optimizer.lr."
     )
 
 

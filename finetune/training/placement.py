@@ -101,7 +101,7 @@ def placed(precision: Precision) -> Iterator[Placement]:
     _refuse_unsupported()
     cpu = not torch.accelerator.is_available()
     try:
-        device = torch.device("cpu") if cpu else torch.accelerator.current_accelerator()
+        device = torch.accelerator.current_accelerator() or torch.device("cpu")
         name = resolved(precision, launcher=launcher, device=device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Accelerate on thread counts; ours are recorded
@@ -143,4 +143,6 @@ def _check(accelerator: Accelerator) -> None:
         )
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
-        raise LaunchError("FSDP was asked for, but Accelerate ignores it on a CPU; use accelerate_configs/ddp_cpu.yaml")
+        raise LaunchError(
+            "FSDP was asked for, but Accelerate ignores it on a CPU; use accelerate_configs/ddp_cpu.yaml"
+        )

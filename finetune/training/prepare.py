@@ -286,4 +286,3 @@ def _fingerprint(model: nn.Module, *, without: set[str]) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-

@@ -44,9 +44,7 @@ def probe(forward: Forward, store: Store, *, task: Task, progress: Progress, pla
     try:
         longest = int(np.argmax(store.lengths))
         device = next(iter(names)).device
-        batch = {
-            name: tensor.to(device) for name, tensor in weighted_batch(store, [Draw(0, 0, longest)] * 2).items()
-        }
+        batch = {name: tensor.to(device) for name, tensor in weighted_batch(store, [Draw(0, 0, longest)] * 2).items()}
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = task.forward(forward, batch, progress)
         assert output.losses is not None, "training needs labels"

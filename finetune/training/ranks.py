@@ -72,10 +72,11 @@ class Ranks:
                 outcome = (work(), None)
             except FinetuneError as error:
                 outcome = (None, error)
-        value, error = self.first(outcome)
-        if error is not None:
-            raise error
-        return value
+        value, fault = self.first(outcome)
+        if fault is not None:
+            raise fault
+        result: T = value
+        return result
 
     def barrier(self) -> None:
         """Wait for all."""

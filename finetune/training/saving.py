@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -129,19 +130,19 @@ class Saver:
         load_model_state(self._prepared.forward, weights)
         return best.step
 
-    def _newest_path(self) -> str | None:
+    def _newest_path(self) -> Path | None:
         assert self._folder is not None
         found = newest_good(self._folder.checkpoints, run_id=self._folder.run_id)
         if found is None:
             self._folder.log.truncate_to(0)
-        return str(found.path) if found else None
+        return found.path if found else None
 
     def _best_weights(self, step: int) -> Mapping[str, Tensor] | None:
         if not self._has_folder:
             return self._best[1] if self._best and self._best[0] == step else None
-        root = self._placement.ranks.first(str(self._folder.checkpoints) if self._folder else None)
+        root = self._placement.ranks.first(self._folder.checkpoints if self._folder else None)
         try:
-            return read_checkpoint(f"{root}/{step_name(step)}").tensors["model"]
+            return read_checkpoint(root / step_name(step)).tensors["model"]
         except RunFolderError:
             return None
 

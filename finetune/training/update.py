@@ -83,9 +83,7 @@ def update(
     gradient does not depend on how the update was cut over micro-batches and ranks.
     """
     factor = loss_scale / batch_size  # near the mean, so that a sum does not overflow fp16
-    totals, seen = accumulate(
-        wrapped, micro_batches, task=task, progress=progress, placement=placement, factor=factor
-    )
+    totals, seen = accumulate(wrapped, micro_batches, task=task, progress=progress, placement=placement, factor=factor)
     squares = squared_norms(optimizer)
     shared = torch.cat([totals, torch.tensor(list(flags), dtype=torch.float64)])
     summed = placement.ranks.sum(shared.to(placement.device)).cpu()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finetune.optimizers import AdamW
 from finetune.policies import EarlyStopping
 from finetune.schedules import Constant
-from finetune.optimizers import AdamW
 from tests.distributed.two_ranks import on_ranks
 from tests.runs import Exact, run, text_task
 

@@ -25,9 +25,7 @@ TASKS = {"text": text_task, "regression": regression_task, "images": image_task}
 
 def trained(task, micro_batch="8 examples"):
     """Plain SGD, so that a gradient K times too large gives weights that are wrong by as much."""
-    result = run(
-        task, optimizer=SGD(lr=0.1, momentum=0.0), max_grad_norm=0, length="5 steps", micro_batch=micro_batch
-    )
+    result = run(task, optimizer=SGD(lr=0.1, momentum=0.0), max_grad_norm=0, length="5 steps", micro_batch=micro_batch)
     return weights(result.model)
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from finetune.durations import Duration
 from finetune.optimizers import AdamW
 from finetune.policies import Checkpointing
 from finetune.schedules import Constant, WarmupCosine, WarmupLinear
 from finetune.strategies import Discriminative, GradualUnfreeze, LoRA, Phase, Plateau, Rate
-from finetune.durations import Duration
 from finetune.training import plan_run
 from tests.runs import STRATEGIES, Exact, config, image_task, run, text_task
 

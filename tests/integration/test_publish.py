@@ -10,17 +10,17 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from tests.loopback_hub import LoopbackHub
-from tests.tiny_models import batch, save_image_folder, save_text_folder, save_timm_folder, tiny
 
 from finetune.errors import ConfigError, PublishError, RunFolderError
-from finetune.model_cards.card import PLACEHOLDER, CardFacts, model_card
 from finetune.hub.contents import check_private, contents
-from finetune.hub.reload_check import check_reload
-from finetune.model_cards.probe import PROBE, write_probe
 from finetune.hub.publish import Delivery, publish
 from finetune.hub.reload import difference
+from finetune.hub.reload_check import check_reload
 from finetune.hub.upload import Visibility, upload
+from finetune.model_cards.card import PLACEHOLDER, CardFacts, model_card
+from finetune.model_cards.probe import PROBE, write_probe
+from tests.loopback_hub import LoopbackHub
+from tests.tiny_models import batch, save_image_folder, save_text_folder, save_timm_folder, tiny
 
 REPO = "somebody/reviews"
 TEXT = CardFacts("reviews", "text_classification", "transformers", "", "full", "own", labels=("a", "b", "c"))

@@ -25,7 +25,9 @@ ORDERS = {
 # Phase boundaries of this strategy lie at 2, 4 and 6: stops at them and beside them.
 UNFREEZE = GradualUnfreeze(over="60%")
 STOPS = (1, 2, 3, 4, 5, 6, 7, 9)
-CASES = [(o, a, w, k) for o, a, w, k in product(("random", "bucketed", "curriculum"), ("none", "light"), (0, 2), (1, 2))]
+CASES = [
+    (o, a, w, k) for o, a, w, k in product(("random", "bucketed", "curriculum"), ("none", "light"), (0, 2), (1, 2))
+]
 # Pairwise over the product: every pair of values of any two factors is in one of these.
 PAIRWISE = [
     ("random", "none", 0, 1),
@@ -40,7 +42,9 @@ PAIRWISE = [
 def finished(folder):
     """Everything a run came to: weights, moments, state, and its log."""
     found = newest_good(folder / "checkpoints")
-    progress = {key: value for key, value in found.documents["progress"].items() if key not in ("seconds", "log_offset")}
+    progress = {
+        key: value for key, value in found.documents["progress"].items() if key not in ("seconds", "log_offset")
+    }
     return found.step, {name: digest(part) for name, part in found.tensors.items()}, progress
 
 
@@ -77,9 +81,7 @@ def test_resumed_equals_uninterrupted(tmp_path, order, augment, workers, num_mic
 @pytest.mark.drill
 @pytest.mark.parametrize("stop", range(1, 10))
 @pytest.mark.parametrize(("order", "augment", "workers", "num_micro_batches"), CASES)
-def test_resumed_equals_uninterrupted_in_every_combination(
-    tmp_path, order, augment, workers, num_micro_batches, stop
-):
+def test_resumed_equals_uninterrupted_in_every_combination(tmp_path, order, augment, workers, num_micro_batches, stop):
     task = image_task(tmp_path, augment=augment)
     check(task, tmp_path, stop, workers=workers, **settings_of(order, num_micro_batches))
 

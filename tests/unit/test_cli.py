@@ -107,6 +107,16 @@ def test_only_the_first_process_speaks(cli, monkeypatch):
     assert cli("train", "bert_text", "seed=x") == (2, "", "")
 
 
+def test_a_warning_is_one_line_and_deprecations_are_none(cli, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import warnings\nfrom finetune import RunConfig, TextClassification\n"
+        "def mine() -> RunConfig:\n    warnings.warn('look here')\n    warnings.warn('old', FutureWarning)\n"
+        "    return RunConfig(TextClassification(model='m', data='d'))\n"
+    )
+    ended = cli("show", tmp_path / "mine.py")
+    assert (ended.code, ended.err) == (0, "warning: look here\n")
+
+
 def test_debug_shows_the_traceback_first(cli):
     ended = cli("show", "bert_text", "seed=x", "--debug")
     assert ended.err.index("Traceback") < ended.err.index("error: seed (command line)")

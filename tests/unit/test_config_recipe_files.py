@@ -102,6 +102,14 @@ def test_a_run_with_an_own_object_is_stored_by_its_recipe(mine, tmp_path):
     assert (again.config.seed, again.config.schedule.name, again.config.batch_size) == (3, "constant", 5)
     assert "batch_size: 5" in again.yaml and "seed: 3" in again.yaml
 
+    (tmp_path / "before.yaml").write_text("batch_size: 7\nseed: 9\n")
+    over = prepare(
+        "bert_text", function="lora", files=[tmp_path / "before.yaml", stored], overrides=["workers=1"]
+    ).config
+    assert (over.seed, over.batch_size, over.workers, over.task.model) == (3, 32, 1, "m"), (
+        "a whole run replaces all below"
+    )
+
 
 def test_beside_a_stored_recipe_nothing_else_stands(mine, tmp_path):
     stored = tmp_path / "config.yaml"

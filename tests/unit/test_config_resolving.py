@@ -149,6 +149,12 @@ def test_numbers_refuse_everything_else(laid, value):
     assert "optimizer.lr" in faults(laid, yaml=f"optimizer: {{lr: {value}}}")
 
 
+def test_what_has_no_upper_bound_is_still_finite(laid):
+    assert "got inf" in faults(laid, yaml="max_grad_norm: .inf") and "got inf" in faults(
+        laid, "early_stopping.min_delta=.inf"
+    )
+
+
 def test_a_whole_number_is_a_number(laid):
     assert laid("max_grad_norm=2", "optimizer.lr=1").optimizer.lr == 1.0
 

@@ -1,0 +1,31 @@
+"""Every recipe function trains a tiny model to the losses it always gave: what a refactoring must not change."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from finetune.config.recipe_files import list_recipes, load_recipe, shipped_recipes
+from finetune.training import fit
+from tests.runs import history, image_task, text_task
+
+GOLDEN = "tests/golden"
+CASES = [(path.stem, name) for path in shipped_recipes() for name in [found.name for found in list_recipes(path)]]
+
+
+@pytest.mark.parametrize(("recipe", "function"), CASES)
+def test_losses_are_the_golden_ones(tmp_path, pytestconfig, recipe, function):
+    config = load_recipe(recipe, function=function).build()
+    tiny = text_task(tmp_path) if "text" in config.task.name else image_task(tmp_path)
+    task = dataclasses.replace(tiny, weights=config.task.weights)
+    settings = vars(config) | {"task": task, "length": "6 steps", "batch_size": 8, "log_every": "1 steps"}
+    fit(**settings | {"output_dir": str(tmp_path / "run"), "show": "nothing"})
+    lines = [line for line in history(tmp_path / "run") if "loss" in line]
+    losses = [line["loss"] for line in lines]
+    path = pytestconfig.rootpath / GOLDEN / f"{recipe}.{function}.txt"
+    if pytestconfig.getoption("--update-golden"):
+        path.write_text("".join(f"{line['step']} {line['loss']:.8f}\n" for line in lines))
+    expected = [float(line.split()[1]) for line in path.read_text().splitlines()]
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert len(losses) == 6
