@@ -36,7 +36,8 @@ class RunFacts:
     new: Sequence[str]
     visible: Sequence[tuple[int, float, int]]  # (from step, share, examples); empty without a curriculum
     evaluations: Sequence[int]  # steps after which the run evaluates
-    data: str  # fingerprint
+    data: str  # fingerprint of training and validation split
+    frozen_weights: str  # fingerprint of what never trains, and is therefore in no checkpoint
     activations: int  # bytes kept for backward by one micro-batch
     warnings: Sequence[str]
 
@@ -86,6 +87,7 @@ def identity(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
     values["precision"] = {**values["precision"], "name": facts.precision}
     values["new"] = list(facts.new)
     values["data"] = {"fingerprint": facts.data, "num_examples": facts.num_examples}
+    values["frozen_weights"] = facts.frozen_weights
     values["groups"] = {group.name: len(group.parameters) for group in plan.groups}
     return json.loads(json.dumps(values))
 

@@ -81,9 +81,9 @@ class Plan:
 
     def reachable(self) -> list[int]:
         """The numbers of the phases that the run may be in at some step, whenever its plateaus come."""
-        earliest = self.earliest()
-        following = [*self.starts(self.at(0))[1:], self.total_steps]
-        return [at for at, start in enumerate(earliest) if start < min(following[at], self.total_steps)]
+        starts = self.earliest()  # where a phase lasts longest
+        ends = [*starts[1:], self.total_steps]
+        return [at for at, start in enumerate(starts) if start < min(ends[at], self.total_steps)]
 
     def trained(self) -> set[str]:
         """The groups that train in at least one phase that the run may reach."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -10,10 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from .errors import RunFolderError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from .run_config import RunConfig
-    from .tasks.base import Task
     from .training import FitResult
 
 _current: list[Path] = []
@@ -97,6 +93,7 @@ def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
     from .config import resolve
     from .data.spec import SPLITS
     from .errors import ConfigError
+    from .training import score_model
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: no such split{nearest(split, SPLITS)}; there are {listed(SPLITS)}.")
@@ -105,44 +102,8 @@ def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
             raise RunFolderError(
                 f"{folder} is no finished run: it has no {name}. Give the output_dir of a finished run."
             )
-    return _evaluate(resolve(None, [folder / "config.yaml"], []), folder / "model", split=split)
-
-
-def _evaluate(config: RunConfig, model: Path, *, split: str) -> dict[str, float]:
-    from .data.sampling import MicroBatch
-    from .encoders import Forward
-    from .evaluation import evaluate
-    from .progress import Progress
-    from .randomness import preserved
-    from .training.micro_batches import resolve_micro_batch
-    from .training.placement import placed
-
-    with preserved(), placed(config.precision) as placement:
-        task, module = _saved(config.task, model)
-        store = task.load_split(split)
-        count = sum(parameter.numel() for parameter in module.parameters())
-        text = resolve_micro_batch(config.micro_batch, device=placement.device, num_parameters=count, store=store)
-        return evaluate(
-            Forward(module).to(placement.device),
-            store,
-            task=task,
-            progress=Progress(0, 1, 1),
-            placement=placement,
-            micro_batch=MicroBatch(text),
-        )
-
-
-def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
-    """The task on the saved model: the folder in place of its checkpoint, or the checkpoint with the saved adapter."""
-    import dataclasses
-
-    if (model / "adapter_config.json").is_file():
-        from peft import PeftModel
-
-        return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
-    library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
-    task = dataclasses.replace(task, model=f"{library}{model}", weights="pretrained")
-    return task, task.load_model().module
+    config = resolve(None, [folder / "config.yaml"], [])
+    return score_model(config, folder / "model", split=split)
 
 
 def current_run_folder() -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from ..policies import Checkpointing, EarlyStopping
 from ..precision import Precision
 from ..progress import Progress
 from ..randomness import preserved
-from ..run_config import RunConfig
+from ..run_config import RunConfig, as_plain
 from ..schedules import Schedule, WarmupLinear
 from ..strategies.base import Strategy
 from ..strategies.full import Full
@@ -267,8 +268,9 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
 
 
 def _write_documents(folder: RunFolder, prepared: Prepared, placement: Placement, config_text: str | None) -> None:
-    if config_text is not None:
-        folder.write_document("config.yaml", config_text)
+    # JSON is YAML; a user's own objects stand there by name, as only their recipe can make them again.
+    text = config_text if config_text is not None else json.dumps(as_plain(prepared.config), indent=2) + "\n"
+    folder.write_document("config.yaml", text)
     folder.write_document("plan.json", prepared.document)
     found = environment(seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision)
     folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})

@@ -20,9 +20,10 @@ from ..policies import best_evaluation
 from ..progress import Evaluation
 from ..randomness import seed_everything
 from ..tracking import Bar, Lines, Silent, log_record
+from .facts import evaluation_steps
 from .modes import set_modes, set_rates, set_trainable
 from .placement import Placement
-from .prepare import Prepared, evaluation_steps
+from .prepare import Prepared
 from .saving import Saver
 from .signals import stop_error, stop_requests
 from .state import RunState
@@ -164,7 +165,8 @@ def _settle(run: Training, stats: UpdateStats) -> None:
     remedy = f"go on from step {saved}" if saved is not None else "start again"
     raise DivergedError(
         f"update {state.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}{why}. "
-        f"Nothing of it was applied. Its training examples are {drawn}{which}. Check them, or {remedy} with a lower optimizer.lr."
+        f"Nothing of it was applied. Its training examples are {drawn}{which}. "
+        f"Check them, or {remedy} with a lower optimizer.lr."
     )
 
 

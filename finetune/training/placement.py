@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -18,6 +20,14 @@ from ..errors import LaunchError
 from ..precision import Precision, accelerate_word, resolved, torch_dtype
 from .ranks import Ranks
 
+# Buffers are constants in these models; torch 2.15 renamed the argument that keeps DDP from sending them each step.
+_UNSYNCED_BUFFERS: dict[str, Any] = {
+    name: False
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+}
+if len(_UNSYNCED_BUFFERS) > 1:
+    del _UNSYNCED_BUFFERS["broadcast_buffers"]
 _OVERRIDES = ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_USE_FSDP")
 
 
@@ -74,7 +84,7 @@ class Placement:
         if self.ranks.count == 1 or self.is_sharded:
             return forward
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True, **_UNSYNCED_BUFFERS)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The format of forward passes. Ours, because Accelerate's is silently off for fp16 on a CPU."""

@@ -5,28 +5,25 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-import xxhash
 from torch import nn
 
 from ..curricula import Curriculum
-from ..data.sampling import MicroBatch, Sampler, cut
+from ..data.sampling import MicroBatch, Sampler
 from ..data.store import Store
-from ..durations import Duration, due_steps
+from ..durations import Duration
 from ..encoders import Forward
 from ..errors import ConfigError, DataError
 from ..layers import layer_groups, plain_name, trunk_blocks
 from ..metrics import direction
 from ..models.loaded import LoadedModel
-from ..plan_document import RunFacts, describe
-from ..plans import Plan, make_plan, plan_warnings
+from ..plan_document import describe
+from ..plans import Plan, make_plan
 from ..randomness import keyed
 from ..run_config import RunConfig
+from .facts import facts_of, is_own, num_visible, trained_names
 from .micro_batches import resolve_micro_batch
 from .placement import Placement
 from .probe import probe
-
-_SAMPLED_UPDATES = 100  # of which the plan counts micro-batches
 
 
 class Prepared(NamedTuple):
@@ -63,43 +60,27 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
     with keyed(config.seed, "init"):
         loaded = task.load_model()
         model = _adapted(config, loaded)
-    steps_per_epoch = -(-len(train) // config.batch_size)
     new = _names_of(model, loaded.new)
-    plan = make_plan(
-        config.strategy,
-        layers=layer_groups(model, new=loaded.new),
-        new=new,
-        schedule=config.schedule,
-        optimizer=config.optimizer,
-        total_steps=_total_steps(config, steps_per_epoch),
-        steps_per_epoch=steps_per_epoch,
-    )
+    plan = _planned(config, model, loaded, new=new, num_examples=len(train))
     forward = Forward(model)
-    trained = {name for group in plan.groups if group.name in plan.trained() for name in group.parameters}
+    trained = trained_names(plan)
     with keyed(config.seed, "probe"):
         seen = probe(forward, train, task=task, progress=plan.at(0), planned=trained)
     micro_text = resolve_micro_batch(
         config.micro_batch, device=placement.device, num_parameters=_count(model), store=train
     )
-    micro_batch = MicroBatch(micro_text)
-    facts = RunFacts(
-        library=loaded.library,
-        num_examples=len(train),
-        num_ranks=placement.ranks.count,
+    facts = facts_of(
+        config,
+        plan,
+        train,
+        validation,
+        model=model,
+        loaded=loaded,
+        placement=placement,
         micro_batch=micro_text,
-        micro_batches=_micro_batch_range(config, plan, train, micro_batch, placement.ranks.count),
-        precision=placement.precision,
-        device=_device_name(placement.device),
-        sizes={name: tuple(parameter.shape) for name, parameter in model.named_parameters() if _is_own(name)},
         new=new,
-        visible=_visible(config, plan, len(train)),
-        evaluations=evaluation_steps(config, plan),
-        data=train.fingerprint + validation.fingerprint,
-        activations=_activation_bytes(seen.activation_bytes, micro_batch, train, config.batch_size),
-        warnings=[*plan_warnings(plan), *_unused_warnings(seen.unused), *_metric_warnings(config)],
+        seen=seen,
     )
-    document = describe(plan, config, facts)
-    document["identity"]["frozen_weights"] = _fingerprint(model, without=trained)
     return Prepared(
         config=config,
         train=train,
@@ -108,19 +89,26 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
         forward=forward,
         blocks=trunk_blocks(model),
         plan=plan,
-        micro_batch=micro_batch,
+        micro_batch=MicroBatch(micro_text),
         unused=seen.unused,
         saved_names=(*sorted(trained), *_buffers(model)),
         metric=metric,
         sign=sign,
-        document=document,
+        document=describe(plan, config, facts),
     )
 
 
-def evaluation_steps(config: RunConfig, plan: Plan) -> list[int]:
-    """The steps after which the run evaluates; its end is always one."""
-    due = due_steps(config.evaluate_every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-    return due if due and due[-1] == plan.total_steps else [*due, plan.total_steps]
+def _planned(config: RunConfig, model: nn.Module, loaded: LoadedModel, *, new: list[str], num_examples: int) -> Plan:
+    steps_per_epoch = -(-num_examples // config.batch_size)
+    return make_plan(
+        config.strategy,
+        layers=layer_groups(model, new=loaded.new),
+        new=new,
+        schedule=config.schedule,
+        optimizer=config.optimizer,
+        total_steps=_total_steps(config, steps_per_epoch),
+        steps_per_epoch=steps_per_epoch,
+    )
 
 
 def sampler_of(prepared: Prepared, difficulty: np.ndarray | None) -> Sampler:
@@ -138,7 +126,7 @@ def sampler_of(prepared: Prepared, difficulty: np.ndarray | None) -> Sampler:
         ranking = curriculum.ranking(difficulty, seed=config.seed)
 
         def visible(step: int) -> np.ndarray:
-            return ranking[: _num_visible(curriculum, plan, step, len(train), config.batch_size)]
+            return ranking[: num_visible(curriculum, plan, step, len(train), config.batch_size)]
 
     return Sampler(
         len(train),
@@ -170,10 +158,6 @@ def difficulty_of(curriculum: Curriculum, train: Store) -> np.ndarray | None:
         ) from None
 
 
-def _num_visible(curriculum: Curriculum, plan: Plan, step: int, num_examples: int, batch_size: int) -> int:
-    return curriculum.num_visible(plan.at(step), num_examples=num_examples, batch_size=batch_size)
-
-
 def _adapted(config: RunConfig, loaded: LoadedModel) -> nn.Module:
     try:
         return config.strategy.adapt(loaded.module, loaded.new)
@@ -202,87 +186,14 @@ def _total_steps(config: RunConfig, steps_per_epoch: int) -> int:
 def _names_of(model: nn.Module, new: tuple[str, ...]) -> list[str]:
     """The new weights under the names they have in the adapted model."""
     wanted = set(new)
-    return [name for name, _ in model.named_parameters() if _is_own(name) and plain_name(name) in wanted]
-
-
-def _is_own(name: str) -> bool:
-    """Not one of the frozen originals that PEFT keeps beside a module it copied."""
-    return ".original_module." not in name
+    return [name for name, _ in model.named_parameters() if is_own(name) and plain_name(name) in wanted]
 
 
 def _buffers(model: nn.Module) -> list[str]:
     """Names of persistent buffers."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return sorted(name for name in model.state_dict() if name not in parameters and _is_own(name))
+    return sorted(name for name in model.state_dict() if name not in parameters and is_own(name))
 
 
 def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def _micro_batch_range(
-    config: RunConfig, plan: Plan, train: Store, micro_batch: MicroBatch, num_ranks: int
-) -> tuple[int, int]:
-    """Fewest and most micro-batches of an update on one rank, over the first updates in random order."""
-    sampler = Sampler(
-        len(train), batch_size=config.batch_size, seed=config.seed, order=config.order, lengths=train.lengths
-    )
-    counts = [
-        len(cut(sampler.draws(step), train.lengths, num_ranks=num_ranks, micro_batch=micro_batch)[0])
-        for step in range(min(plan.total_steps, _SAMPLED_UPDATES))
-    ]
-    return min(counts), max(counts)
-
-
-def _activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
-    """What a micro-batch of the longest examples keeps for backward."""
-    most = min(batch_size, len(train))
-    if micro_batch.unit == "tokens":
-        most = min(most, max(1, micro_batch.amount // int(train.lengths.max())))
-    else:
-        most = min(most, micro_batch.amount)
-    return per_example * most
-
-
-def _visible(config: RunConfig, plan: Plan, num_examples: int) -> list[tuple[int, float, int]]:
-    """A curriculum at eleven points of its course."""
-    curriculum = config.curriculum
-    if curriculum is None:
-        return []
-    until = min(plan.total_steps, plan.at(0).steps(curriculum.until))
-    steps = sorted({round(until * tenth / 10) for tenth in range(11)})
-    return [
-        (
-            step,
-            curriculum.share(plan.at(step)),
-            _num_visible(curriculum, plan, step, num_examples, config.batch_size),
-        )
-        for step in steps
-    ]
-
-
-def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
-    if not unused:
-        return []
-    shown = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
-    return [f"planned, but they never receive a gradient, because the forward does not use them: {shown}"]
-
-
-def _metric_warnings(config: RunConfig) -> list[str]:
-    if config.early_stopping is None or config.checkpoint.keep_best:
-        return []
-    return ["early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best"]
-
-
-def _fingerprint(model: nn.Module, *, without: set[str]) -> str:
-    """Names the weights that never train, which a checkpoint therefore leaves out."""
-    digest = xxhash.xxh3_128()
-    for name, parameter in model.named_parameters():
-        if name not in without:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

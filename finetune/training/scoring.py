@@ -1,51 +1,57 @@
-"""Scoring a finished run's model on a split, from its run folder."""
+"""Scoring a saved model on a split of its run's data."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
-from ..checkpoints.reading import read_checkpoint, step_name
-from ..errors import DataError, RunFolderError
+from torch import nn
+
+from ..data.sampling import MicroBatch
+from ..encoders import Forward
 from ..evaluation import evaluate
+from ..progress import Progress
 from ..randomness import preserved
 from ..run_config import RunConfig
+from ..tasks.base import Task
+from .micro_batches import resolve_micro_batch
 from .placement import placed
-from .prepare import prepare
-from .sharding import load_model_state
 
 
-def score_run(config: RunConfig, folder: Path, *, split: str) -> dict[str, float]:
-    """The metrics and the mean ``loss`` of a run's final model on a split.
+def score_model(config: RunConfig, model: Path, *, split: str) -> dict[str, float]:
+    """The metrics and the mean ``loss`` of ``model/`` on a split, on all processes.
 
     Args:
-        config: Of the run, as its folder holds it.
-        folder: The run folder.
+        config: Of the run that made it, as its folder holds it.
+        model: The run's ``model/``.
         split: ``"train"``, ``"validation"`` or ``"test"``.
 
     Raises:
-        RunFolderError: The run is not finished, or the checkpoint of its model is gone.
         DataError: No such split.
     """
-    try:
-        step = json.loads((folder / "metrics.json").read_bytes())["best"]["step"]
-    except (OSError, ValueError, KeyError):
-        raise RunFolderError(
-            f"{folder} holds no finished run (no metrics.json). Finish it with --resume first."
-        ) from None
-    available = config.task.splits()
-    if split not in available:
-        raise DataError(f"task.data has no {split} split; it has {', '.join(available)}")
-    checkpoint = read_checkpoint(folder / "checkpoints" / step_name(step))
     with preserved(), placed(config.precision) as placement:
-        prepared = prepare(config, placement)
-        load_model_state(prepared.forward, checkpoint.tensors["model"])
-        prepared.forward.to(placement.device)
+        task, module = _saved(config.task, model)
+        store = task.load_split(split)
+        count = sum(parameter.numel() for parameter in module.parameters())
+        text = resolve_micro_batch(config.micro_batch, device=placement.device, num_parameters=count, store=store)
         return evaluate(
-            prepared.forward,
-            config.task.load_split(split),
-            task=config.task,
-            progress=prepared.plan.at(step),
+            Forward(module).to(placement.device),
+            store,
+            task=task,
+            progress=Progress(0, 1, 1),
             placement=placement,
-            micro_batch=prepared.micro_batch,
+            micro_batch=MicroBatch(text),
         )
+
+
+def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
+    """The task on the saved model: the folder in place of its checkpoint, or the checkpoint with the saved adapter."""
+    if (model / "adapter_config.json").is_file():
+        from peft import PeftModel
+
+        return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
+    library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
+    task = dataclasses.replace(task, model=f"{library}{model}", weights="pretrained")
+    return task, task.load_model().module

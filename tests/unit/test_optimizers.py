@@ -88,6 +88,7 @@ def test_all_that_timm_skips_is_skipped(family):
         "encoder.layers.0.attention.self.logit_scale",
         "swin.embeddings.absolute_position_embeddings",
         "encoder.relative_attention_bias.weight",
+        "stages.0.blocks.0.mlp.grn.bias",
         "blocks.0.attn.rel_pos_h",
         "storage_tokens",
         "base_model.model.vit.embeddings.position_embeddings",

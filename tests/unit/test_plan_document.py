@@ -75,6 +75,7 @@ def parts(run: RunConfig, *, total: int = 20, **changes):
         visible=[(0, 0.3, 12), (10, 1.0, 37)] if run.curriculum else [],
         evaluations=[5, 10, 15, 20],
         data="abc",
+        frozen_weights="def",
         activations=1000,
         warnings=["careful"],
     )
@@ -230,6 +231,7 @@ def test_what_changes_no_result_may_change(changes):
 def test_facts_are_part_of_a_run():
     before = identity(*parts(config()))
     assert differences(before, identity(*parts(config(), data="xyz"))) == ['data.fingerprint: "abc" -> "xyz"']
+    assert differences(before, identity(*parts(config(), frozen_weights="x"))) == ['frozen_weights: "def" -> "x"']
     assert differences(before, identity(*parts(config(), precision="bf16"))) == ['precision.name: "fp32" -> "bf16"']
     assert identity(*parts(config(), num_ranks=4)) == before
 

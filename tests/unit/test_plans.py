@@ -226,6 +226,12 @@ def test_what_only_a_plateau_may_start_counts_as_trained():
     assert made.starts(made.at(20, found)) == [0, 4, 10]
 
 
+def test_a_phase_that_no_plateau_can_start_in_time_never_runs():
+    course = (phase("0 steps", "head"), phase(Plateau(1, "50%"), "layer.1"), phase("1 step", "layer.0"))
+    made = plan(Course(course))
+    assert made.reachable() == [0, 2] and made.trained() == {"head", "layer.0"}
+
+
 def test_new_weights_may_not_wait_for_a_plateau_that_may_never_come():
     course = (phase("0 steps", "layer.1"), phase(Plateau(1, "100%"), "head"))
     with pytest.raises(ConfigError, match="'head.w' are new .* would stay random and frozen"):

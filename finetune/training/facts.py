@@ -1,0 +1,146 @@
+"""The facts of a run that its plan is printed with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+import xxhash
+from torch import nn
+
+from ..curricula import Curriculum
+from ..data.sampling import MicroBatch, Sampler, cut
+from ..data.store import Store
+from ..durations import due_steps
+from ..models.loaded import LoadedModel
+from ..plan_document import RunFacts
+from ..plans import Plan, plan_warnings
+from ..run_config import RunConfig
+from .placement import Placement
+from .probe import Probe
+
+_SAMPLED_UPDATES = 100  # of which the plan counts micro-batches
+
+
+def facts_of(
+    config: RunConfig,
+    plan: Plan,
+    train: Store,
+    validation: Store,
+    *,
+    model: nn.Module,
+    loaded: LoadedModel,
+    placement: Placement,
+    micro_batch: str,
+    new: Sequence[str],
+    seen: Probe,
+) -> RunFacts:
+    """What ``describe`` needs to know of data, model and machine."""
+    parsed = MicroBatch(micro_batch)
+    return RunFacts(
+        library=loaded.library,
+        num_examples=len(train),
+        num_ranks=placement.ranks.count,
+        micro_batch=micro_batch,
+        micro_batches=_micro_batch_range(config, plan, train, parsed, placement.ranks.count),
+        precision=placement.precision,
+        device=_device_name(placement.device),
+        sizes={name: tuple(parameter.shape) for name, parameter in model.named_parameters() if is_own(name)},
+        new=new,
+        visible=_visible(config, plan, len(train)),
+        evaluations=evaluation_steps(config, plan),
+        data=train.fingerprint + validation.fingerprint,
+        frozen_weights=_fingerprint(model, without=trained_names(plan)),
+        activations=_activation_bytes(seen.activation_bytes, parsed, train, config.batch_size),
+        warnings=[*plan_warnings(plan), *_unused_warnings(seen.unused), *_metric_warnings(config)],
+    )
+
+
+def trained_names(plan: Plan) -> set[str]:
+    """The parameters that train in some phase that the run reaches."""
+    trained = plan.trained()
+    return {name for group in plan.groups if group.name in trained for name in group.parameters}
+
+
+def is_own(name: str) -> bool:
+    """Not one of the frozen originals that PEFT keeps beside a module it copied."""
+    return ".original_module." not in name
+
+
+def num_visible(curriculum: Curriculum, plan: Plan, step: int, num_examples: int, batch_size: int) -> int:
+    """How many examples may be drawn at a step."""
+    return curriculum.num_visible(plan.at(step), num_examples=num_examples, batch_size=batch_size)
+
+
+def evaluation_steps(config: RunConfig, plan: Plan) -> list[int]:
+    """The steps after which the run evaluates; its end is always one."""
+    due = due_steps(config.evaluate_every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    return due if due and due[-1] == plan.total_steps else [*due, plan.total_steps]
+
+
+def _micro_batch_range(
+    config: RunConfig, plan: Plan, train: Store, micro_batch: MicroBatch, num_ranks: int
+) -> tuple[int, int]:
+    """Fewest and most micro-batches of an update on one rank, over the first updates in random order."""
+    sampler = Sampler(
+        len(train), batch_size=config.batch_size, seed=config.seed, order=config.order, lengths=train.lengths
+    )
+    counts = [
+        len(cut(sampler.draws(step), train.lengths, num_ranks=num_ranks, micro_batch=micro_batch)[0])
+        for step in range(min(plan.total_steps, _SAMPLED_UPDATES))
+    ]
+    return min(counts), max(counts)
+
+
+def _visible(config: RunConfig, plan: Plan, num_examples: int) -> list[tuple[int, float, int]]:
+    """A curriculum at eleven points of its course."""
+    curriculum = config.curriculum
+    if curriculum is None:
+        return []
+    until = min(plan.total_steps, plan.at(0).steps(curriculum.until))
+    steps = sorted({round(until * tenth / 10) for tenth in range(11)})
+    return [
+        (
+            step,
+            curriculum.share(plan.at(step)),
+            num_visible(curriculum, plan, step, num_examples, config.batch_size),
+        )
+        for step in steps
+    ]
+
+
+def _activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
+    """What a micro-batch of the longest examples keeps for backward."""
+    most = min(batch_size, len(train))
+    if micro_batch.unit == "tokens":
+        most = min(most, max(1, micro_batch.amount // int(train.lengths.max())))
+    else:
+        most = min(most, micro_batch.amount)
+    return per_example * most
+
+
+def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
+    if not unused:
+        return []
+    shown = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
+    return [f"planned, but they never receive a gradient, because the forward does not use them: {shown}"]
+
+
+def _metric_warnings(config: RunConfig) -> list[str]:
+    if config.early_stopping is None or config.checkpoint.keep_best:
+        return []
+    return ["early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best"]
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _fingerprint(model: nn.Module, *, without: Collection[str]) -> str:
+    """Names the weights that never train, which a checkpoint therefore leaves out."""
+    digest = xxhash.xxh3_128()
+    for name, parameter in model.named_parameters():
+        if name not in without:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
