@@ -104,10 +104,11 @@ def test_a_rank_without_examples_runs_as_many_batches(stores):
         assert weights == [1.0] * 4 + [0.0] * 4
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_fault_in_the_data_reaches_the_loop(stores, workers):
+def test_a_fault_in_the_data_reaches_the_loop(stores):
+    """Here only: torch takes 5 s to shut down each worker that raised."""
+
     def broken(step: int):
         raise LookupError(f"no step {step}")
 
     with pytest.raises(LookupError, match="no step 0"):
-        next(updates(stores["text"], broken, steps=range(2), workers=workers))
+        next(updates(stores["text"], broken, steps=range(2), workers=0))
