@@ -81,6 +81,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, T
 
 def _placed(full: Tensor, parameter: Tensor) -> Tensor:
     """A moment lies as its parameter does; a step count is a plain scalar."""
+    # A fused kernel reads moments by the parameter's size: one of another shape would read past its end.
+    assert full.ndim != parameter.ndim or full.shape == parameter.shape, (tuple(full.shape), tuple(parameter.shape))
     if full.ndim == 0:
         return full.clone() if not parameter.is_cuda else full.to(parameter.device)
     return sharded_like(full, parameter).clone()
