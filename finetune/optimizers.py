@@ -45,7 +45,7 @@ class OptimizerConfig(Protocol):
         """The torch optimizer over these groups; ``fused`` is ``"yes"`` where a fused kernel may be used."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AdamW:
     """Adam with decoupled weight decay and bias correction (Loshchilov & Hutter 2019; Mosbach et al. 2021, section 5).
 
@@ -73,7 +73,7 @@ class AdamW:
         return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused == "yes" or None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SGD:
     """Stochastic gradient descent with momentum (the probe and fine-tuning grids of Kumar et al. 2022)."""
 

@@ -25,7 +25,7 @@ class ScalerState(NamedTuple):
     skipped: int = 0  # updates that overflowed since the start of the run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Precision:
     """What forward and backward compute in; weights and optimizer state stay fp32.
 

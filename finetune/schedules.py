@@ -29,7 +29,7 @@ class Schedule(Protocol):
         """The optimizer's momentum (Adam's first beta); None leaves the optimizer's own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Constant:
     """The base LR throughout."""
 
@@ -44,7 +44,7 @@ class Constant:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmupLinear:
     """Linear warm-up from 0, then linear decay to 0 (Devlin et al. 2019, appendix A.3: 10 % warm-up).
 
@@ -73,7 +73,7 @@ class WarmupLinear:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WarmupCosine:
     """Linear warm-up from 0, then half a cosine down to ``floor`` (Loshchilov & Hutter 2017, section 3).
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Convention = Literal["beit", "sun2019", "xlnet", "electra", "ulmfit", "fastai"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Discriminative:
     """The deeper below the head, the lower the learning rate (Howard & Ruder 2018, section 3.2).
 

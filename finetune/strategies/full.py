@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 START = Duration(0, "steps")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Full:
     """Every parameter trains at the base LR (Devlin et al. 2019, section 3)."""
 
@@ -37,7 +37,7 @@ class Full:
         return (Phase(START, {group.name: Rate(1.0) for group in groups}),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Freeze:
     """Only the named groups train; with the default, a linear probe.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..layers import LayerGroup
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradualUnfreeze:
     """The head trains first; then one more group joins at equal intervals (Howard & Ruder 2018, section 3.3).
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ADAPTER = re.compile(r"\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)\.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoRA:
     """Train W + scale * B A with A and B of low rank, and the head (Hu et al. 2021, arXiv 2106.09685, section 4.1).
 

@@ -15,6 +15,7 @@ from ..durations import due_steps
 from ..models.loaded import LoadedModel
 from ..plan_document import RunFacts
 from ..plans import Plan, plan_warnings
+from ..precision import Precision
 from ..run_config import RunConfig
 from .placement import Placement
 from .probe import Probe
@@ -52,7 +53,11 @@ def facts_of(
         data=train.fingerprint + validation.fingerprint,
         frozen_weights=_fingerprint(model, without=trained_names(plan)),
         activations=_activation_bytes(seen.activation_bytes, parsed, train, config.batch_size),
-        warnings=[*plan_warnings(plan), *_unused_warnings(seen.unused), *_metric_warnings(config)],
+        warnings=[
+            *plan_warnings(plan),
+            *_unused_warnings(seen.unused),
+            *_without_effect(config, plan, placement.precision, len(train)),
+        ],
     )
 
 
@@ -126,10 +131,28 @@ def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
     return [f"planned, but they never receive a gradient, because the forward does not use them: {shown}"]
 
 
-def _metric_warnings(config: RunConfig) -> list[str]:
-    if config.early_stopping is None or config.checkpoint.keep_best:
-        return []
-    return ["early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best"]
+def _without_effect(config: RunConfig, plan: Plan, precision: str, num_examples: int) -> list[str]:
+    """Options that are set and change nothing, or less than they say."""
+    found = []
+    if config.early_stopping is not None and not config.checkpoint.keep_best:
+        found.append("early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best")
+    scaler = ("initial_scale", "growth", "backoff", "interval", "min", "max")
+    plain = Precision()
+    changed = [name for name in scaler if getattr(config.precision, name) != getattr(plain, name)]
+    if changed and precision != "fp16":
+        found.append(f"precision.{', precision.'.join(changed)}: without effect, as the run computes in {precision}")
+    curriculum = config.curriculum
+    if curriculum is not None:
+        first = num_visible(curriculum, plan, 0, num_examples, config.batch_size)
+        if first >= num_examples:
+            found.append("curriculum: without effect, as all examples may be drawn from step 0")
+        if plan.at(0).steps(curriculum.until) > plan.total_steps:
+            found.append(
+                f"curriculum.until: {curriculum.until} is after the end of the run; some examples are never drawn"
+            )
+        if config.order == "bucketed":
+            found.append("order: bucketed acts only once the curriculum shows all examples")
+    return found
 
 
 def _device_name(device: torch.device) -> str:

@@ -34,11 +34,14 @@ def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, progress: Progress) 
     """Set every group's LR (0 for a frozen one) and momentum as the plan has them; returns the LRs."""
     lrs = optimizer_lrs(plan, progress)
     momenta = plan.momenta(progress)
+    own = optimizer.defaults
     for group in optimizer.param_groups:
-        group["lr"] = lrs[group["group"]]
-        if group["group"] in momenta:
-            momentum = momenta[group["group"]]
-            group.update({"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum})
+        name = group["group"]
+        group["lr"] = lrs[name]
+        if "betas" in own:
+            group["betas"] = (momenta.get(name, own["betas"][0]), own["betas"][1])
+        elif "momentum" in own:
+            group["momentum"] = momenta.get(name, own["momentum"])
     return dict(lrs)
 
 

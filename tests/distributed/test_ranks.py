@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tests.distributed.two_ranks import on_ranks
 from tests.runs import STRATEGIES, Exact, assert_close, digest, image_task, run, text_task, weights
@@ -19,7 +20,8 @@ PRODUCT = [(strategy, task, sharded) for strategy in STRATEGIES for task in TASK
 
 def outcome(task, strategy):
     result = run(task, strategy=STRATEGIES[strategy], max_grad_norm=0, checkpoint=_last(), evaluate_every="5 steps")
-    return weights(result.model), [e.score for e in result.state.evaluations], result.metrics
+    scores = [evaluation.score for evaluation in result.state.evaluations]
+    return weights(result.model), scores, result.metrics, _is_sharded(result.model)
 
 
 def _last():
@@ -30,10 +32,11 @@ def _last():
 
 def check(folder, strategy, kind, sharded):
     task = Exact(TASKS[kind](folder))
-    expected, scores, metrics = outcome(task, strategy)
+    expected, scores, metrics, _ = outcome(task, strategy)
     first, second = on_ranks(lambda: outcome(task, strategy), sharded=sharded)
     assert_close(first[0], expected)
     assert digest(first[0]) == digest(second[0])
+    assert first[3] == second[3] == sharded
     assert first[1] == second[1] == pytest.approx(scores)
     assert first[2]["validation"] == pytest.approx(metrics["validation"])
 
@@ -47,3 +50,42 @@ def test_two_ranks_equal_one(tmp_path, strategy, kind, sharded):
 @pytest.mark.parametrize(("strategy", "kind", "sharded"), PRODUCT)
 def test_two_ranks_equal_one_in_every_combination(tmp_path, strategy, kind, sharded):
     check(tmp_path, strategy, kind, sharded)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_clipping_sees_the_gradient_of_all_ranks(tmp_path, sharded):
+    """To 1e-6: the norm is summed in another order. The clip is tight, so that it acts at every step."""
+    task = Exact(text_task(tmp_path))
+
+    def clipped():
+        return weights(run(task, max_grad_norm=0.05, checkpoint=_last()).model)
+
+    expected = clipped()
+    first, second = on_ranks(clipped, sharded=sharded)
+    for name, tensor in expected.items():
+        assert torch.allclose(first[name], tensor, rtol=1e-6, atol=1e-8), name
+    assert digest(first) == digest(second)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("name", ["bf16", "fp16"])
+def test_half_precision_runs_on_two_ranks(tmp_path, sharded, name):
+    from finetune.precision import Precision
+
+    task = text_task(tmp_path)
+
+    def losses():
+        result = run(task, precision=Precision(name=name, emulate="yes"), checkpoint=_last(), length="4 steps")
+        return result.metrics["validation"]["loss"], digest(weights(result.model)), _is_sharded(result.model)
+
+    expected = run(task, checkpoint=_last(), length="4 steps").metrics["validation"]["loss"]
+    first, second = on_ranks(losses, sharded=sharded)
+    assert first == second
+    assert first[0] == pytest.approx(expected, abs=0.02)
+    assert first[2] == sharded
+
+
+def _is_sharded(model):
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())

@@ -44,7 +44,9 @@ def test_a_frozen_encoder_does_not_drop(tmp_path):
     assert trained(Dropping(task, 0.5), probe) == trained(Dropping(task, 0.0), probe)
 
 
-@pytest.mark.parametrize("strategy", [GradualUnfreeze(over="50%"), LoRA(rank=2), Freeze(trainable=("head", "layer.1"))])
+@pytest.mark.parametrize(
+    "strategy", [GradualUnfreeze(over="50%"), LoRA(rank=2), Freeze(trainable=("head", "layer.1"))]
+)
 def test_what_trains_drops(tmp_path, strategy):
     task = text_task(tmp_path)
     assert trained(Dropping(task, 0.5), strategy) != trained(Dropping(task, 0.0), strategy)

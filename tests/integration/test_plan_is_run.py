@@ -163,3 +163,21 @@ def test_a_tensor_that_gets_no_gradient_is_named(tmp_path):
     task = replaced(image_task(tmp_path), model=str(tmp_path / "dinov2"))
     plan = plan_run(config(task))
     assert any("mask_token" in warning and "gradient" in warning for warning in plan["warnings"])
+
+
+def test_options_without_effect_are_named(tmp_path):
+    from finetune.curricula import Curriculum
+    from finetune.policies import EarlyStopping
+    from finetune.precision import Precision
+
+    settings = {
+        "curriculum": Curriculum(until="20 steps"),
+        "order": "bucketed",
+        "precision": Precision(interval=7),
+        "early_stopping": EarlyStopping(),
+        "checkpoint": Checkpointing(keep_best=0),
+    }
+    warnings = " | ".join(plan_run(config(text_task(tmp_path), **settings))["warnings"])
+    for named in ("early_stopping", "precision.interval", "curriculum.until", "order: bucketed"):
+        assert named in warnings
+    assert not plan_run(config(text_task(tmp_path)))["warnings"]

@@ -35,7 +35,7 @@ class Task:
         (Discriminative(base=GradualUnfreeze(decay=2.0)), "base.decay: got 2.0; expected at most 1"),
         (Curriculum(pacing="rooot"), r"pacing: got 'rooot' \(did you mean 'root'\?\)"),
         (Curriculum(order="easy"), "order: got 'easy'"),
-        (WarmupLinear("6 steps"), "name: got '6 steps'; expected one of 'warmup_linear'"),
+        (WarmupLinear(name="6 steps"), "name: got '6 steps'; expected one of 'warmup_linear'"),
         (AdamW(lr=-1.0), "lr: got -1.0; expected above 0"),
         (AdamW(lr=math.nan), "lr: got nan; expected above 0"),
         (AdamW(lr="2e-5"), "lr: got '2e-5'; expected a number"),
