@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LaunchError
 from ..precision import Precision, accelerate_word, resolved, torch_dtype
+from .lost import TIMEOUT
 from .ranks import Ranks
 
 # Buffers are constants in these models; torch 2.15 renamed the argument that keeps DDP from sending them each step.
@@ -111,11 +112,16 @@ def placed(precision: Precision) -> Iterator[Placement]:
     _refuse_unsupported()
     cpu = not torch.accelerator.is_available()
     try:
-        device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        # A CUDA build names its accelerator also where none is there, hence the check.
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         name = resolved(precision, launcher=launcher, device=device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Accelerate on thread counts; ours are recorded
-            accelerator = Accelerator(cpu=cpu, mixed_precision=accelerate_word(name))
+            accelerator = Accelerator(
+                cpu=cpu,
+                mixed_precision=accelerate_word(name),
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=TIMEOUT)],
+            )
         _check(accelerator)
         yield Placement(accelerator, name)
     finally:

@@ -88,3 +88,12 @@ def test_clipping_bounds_the_norm_of_the_whole_update(tmp_path):
 
     assert moved(0) > 0.02
     assert moved(0.01) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_rank_without_examples_adds_nothing(tmp_path, sharded):
+    """25 examples make a last update of one: the second rank runs a filler of weight 0."""
+    task = Exact(text_task(tmp_path, examples=25))
+    whole = trained(task)
+    for rank in on_ranks(lambda: trained(task, "2 examples"), sharded=sharded):
+        assert_close(rank, whole)

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN, section 4: ground floor first.
 FLOORS = [
-    {"_version", "errors", "durations", "progress", "randomness", "choices", "fields"},
+    {"_version", "errors", "durations", "progress", "randomness", "choices", "fields", "orphans"},
     {"layers", "optimizers", "losses", "environment"},
     {"models", "data", "encoders", "metrics"},
     {"schedules", "strategies", "curricula", "policies", "precision", "tasks"},
