@@ -1,0 +1,162 @@
+"""Children for tests that kill, forked from this process: what takes a fresh interpreter seconds is loaded."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+from finetune.cli.reporting import ended
+
+WAIT_S = 60
+
+
+class Ended(NamedTuple):
+    """How a child ended: its exit code, or minus the signal that ended it; what it printed to stderr."""
+
+    code: int
+    err: str
+
+
+class Child:
+    """A forked process that runs ``work`` and exits with the code that the command line would give.
+
+    What ``work`` printed to stderr goes into a file, unless it redirects stderr itself.
+    """
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self._stderr = tempfile.TemporaryFile()
+        self._alive, held = os.pipe()  # the far end closes when the child, and all that it forks, are gone
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(work)
+        os.close(held)
+
+    def wait(self) -> Ended:
+        """Wait for the child and all that it forked; fails when they do not end."""
+        try:
+            if not select.select([self._alive], [], [], WAIT_S)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"the child, or one of its own, hangs; it said: {self._said()}")
+        finally:
+            status = os.waitpid(self.pid, 0)[1]
+            os.close(self._alive)
+        return Ended(os.waitstatus_to_exitcode(status), self._said())
+
+    def _said(self) -> str:
+        self._stderr.seek(0)
+        return self._stderr.read().decode()
+
+    def _run(self, work: Callable[[], Any]) -> None:
+        code = 99
+        try:
+            os.dup2(self._stderr.fileno(), 2)
+            import sys
+
+            sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)
+            sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+            for name in ("SIGINT", "SIGHUP"):  # a shell's background jobs ignore them
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = ended(work, [])
+        except SystemExit as error:
+            code = error.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+
+def ended_child(work: Callable[[], Any]) -> Ended:
+    """Run ``work`` in a child to its end."""
+    return Child(work).wait()
+
+
+def told_by_child(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns in a child that must end well."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "value"
+        done = ended_child(lambda: path.write_bytes(pickle.dumps(work())))
+        assert path.exists(), done.err
+        return pickle.loads(path.read_bytes())
+
+
+def ended_ranks(work: Callable[[], Any], *, count: int = 2, timeout_s: float = WAIT_S) -> list[Ended]:
+    """How each of several gloo ranks ended that ran ``work``.
+
+    Args:
+        work: Runs in every process, after the process group is there.
+        count: Ranks.
+        timeout_s: Of a collective.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        children = [Child(_rank(work, rank, count, store, timeout_s)) for rank in range(count)]
+        return [child.wait() for child in children]
+
+
+def _rank(work: Callable[[], Any], rank: int, count: int, store: Path, timeout_s: float) -> Callable[[], Any]:
+    def joined() -> Any:
+        os.environ.update(WORLD_SIZE=str(count), RANK=str(rank), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0", ACCELERATE_USE_CPU="true")
+        files = dist.FileStore(str(store), count)
+        timeout = timedelta(seconds=timeout_s)
+        dist.init_process_group("gloo", store=files, rank=rank, world_size=count, timeout=timeout)
+        work()  # and nothing returned: it would become the exit code
+
+    return joined
+
+
+@dataclass(frozen=True)
+class Acting:
+    """A task that does something once, in a forward of training or of an evaluation at a step (from 0).
+
+    Args:
+        task: The task.
+        step: The clock of that forward.
+        act: What it does.
+        training: Whether it is a forward of training.
+        rank: Only there.
+    """
+
+    task: Any
+    step: int = -1
+    act: Callable[[], Any] = lambda: None
+    training: bool = True
+    rank: int = 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.task, name)
+
+    def forward(self, model: Any, batch: Any, progress: Any) -> Any:
+        here = int(os.environ.get("RANK", "0")) == self.rank
+        if here and progress.step == self.step and batch["index"].numel() and model.training == self.training:
+            if not _acted:
+                _acted.append(self.step)
+                self.act()
+        return self.task.forward(model, batch, progress)
+
+
+_acted: list[int] = []  # in a child only
+
+
+def send(*numbers: int) -> Callable[[], None]:
+    """Send signals to this process."""
+
+    def act() -> None:
+        for number in numbers:
+            os.kill(os.getpid(), number)
+
+    return act

@@ -1,0 +1,380 @@
+"""Somebody pulls the plug: the run saves and says so where it can, and goes on bit for bit as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from finetune.checkpoints.reading import newest_good
+from finetune.cli import main
+from finetune.config import dump
+from finetune.errors import PreemptedError, RunFolderError
+from finetune.policies import Checkpointing
+from tests import runs
+from tests.forked import Acting, Child, ended_child, send, told_by_child
+from tests.integration.test_resume import finished
+from tests.runs import history, run, text_task
+
+SETTINGS = {"checkpoint": Checkpointing(every="2 steps"), "evaluate_every": "3 steps", "log_every": "2 steps"}
+NAMES = {75: "preempted", 130: "interrupted", 74: "failed", 76: "failed"}
+
+
+@pytest.fixture(scope="module")
+def place():
+    """A folder in memory where there is one: an fsync costs 6 ms on a disk."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def task(place):
+    return text_task(place)
+
+
+@pytest.fixture(scope="module")
+def whole(place, task):
+    """What an uninterrupted run leaves; making it also loads what the children need."""
+    run(Acting(task), output_dir=str(place / "whole"), **SETTINGS)
+    return left(place / "whole")
+
+
+@pytest.fixture
+def folder(place, request):
+    yield (path := Path(tempfile.mkdtemp(dir=place)) / "run")
+    shutil.rmtree(path.parent)
+
+
+def left(folder: Path) -> list:
+    """Everything of a run but times: checkpoint, log, metrics, and the exported weights."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    del metrics["training_seconds"]
+    return [finished(folder), history(folder), metrics, (folder / "model" / "model.safetensors").read_bytes()]
+
+
+def go(task, folder, **changes):
+    run(task, output_dir=str(folder), **{**SETTINGS, **changes})
+
+
+def go_on(task, folder, **changes):
+    go(Acting(task), folder, existing="resume", **changes)
+
+
+def last_line(folder: Path) -> tuple[str, int]:
+    line = history(folder)[-1]
+    return line["ended"], line["exit_code"]
+
+
+def count_calls(work) -> int:
+    """How many Python functions are called and returned from."""
+    counted = [0]
+
+    def count(*_):
+        counted[0] += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted[0]
+
+
+def killed_at(number: int, work) -> None:
+    """SIGKILL at that call."""
+    left = [number]
+
+    def count(*_):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)
+    work()
+
+
+def check_kills(task, place, folder, whole, seeds):
+    calls = told_by_child(lambda: count_calls(partial(go, Acting(task), folder.parent / "counted")))
+    for seed in seeds:
+        path, draw, kills = folder.parent / f"run-{seed}", random.Random(seed), 0
+        go_again = partial(go, Acting(task), path, existing="resume")
+        for _ in range(draw.choice((1, 2))):
+            ended = ended_child(partial(killed_at, draw.randrange(1, calls), go_again))
+            kills += ended.code == -signal.SIGKILL
+            assert ended.code in (-signal.SIGKILL, 0, RunFolderError.exit_code), ended  # it may be through by then
+        assert kills
+        if not path.exists() or not (path / "log.jsonl").exists() or last_line_is_open(path):
+            go_again()
+        assert left(path) == whole, seed
+        assert {entry.name for entry in path.iterdir()} == {entry.name for entry in (place / "whole").iterdir()}
+        shutil.rmtree(path)
+
+
+def last_line_is_open(folder: Path) -> bool:
+    lines = history(folder)
+    return not lines or "ended" not in lines[-1]
+
+
+def test_killed_at_any_moment(task, place, folder, whole):
+    check_kills(task, place, folder, whole, range(6))
+
+
+@pytest.mark.drill
+def test_killed_at_many_moments(task, place, folder, whole):
+    check_kills(task, place, folder, whole, range(100, 160))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("moment", [(0, True), (4, True), (6, False), (9, True)])
+def test_a_signal_saves_and_stops(task, folder, whole, name, moment):
+    """The moments: the first update, one in the middle, an evaluation, and the last update."""
+    code = 130 if name == "SIGINT" else 75
+    ended = ended_child(lambda: go(Acting(task, moment[0], send(getattr(signal, name)), moment[1]), folder))
+    assert ended.code == code and ended.err.count("\n") == 1 and "go on with --resume" in ended.err
+    assert last_line(folder) == (NAMES[code], code)
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+def test_the_second_interrupt_ends_at_once(task, folder, whole):
+    ended = ended_child(lambda: go(Acting(task, 4, send(signal.SIGINT, signal.SIGINT)), folder))
+    assert ended.code == 130
+    assert last_line(folder) == ("interrupted", 130)
+    assert newest_good(folder / "checkpoints").step == 4  # and not 5: nothing was saved on the way out
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)])
+def test_the_first_signal_says_how_it_ends(task, folder, numbers):
+    ended = ended_child(lambda: go(Acting(task, 4, send(*numbers)), folder))
+    assert ended.code == (130 if numbers[0] == signal.SIGINT else 75)
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_signal_before_training_ends_at_once(task, folder, whole, name, code):
+    class Loading(Acting):
+        def load_model(self):
+            self.act()
+            raise AssertionError("the signal was to end it")
+
+    ended = ended_child(lambda: go(Loading(task, act=send(getattr(signal, name))), folder))
+    assert ended.code == code and ended.err.count("\n") == 1
+    go(Acting(task), folder)  # the folder is as good as new
+    assert left(folder) == whole
+
+
+def test_what_is_ignored_stays_ignored(task, folder):
+    def under_nohup():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        go(Acting(task, 4, send(signal.SIGHUP)), folder)
+
+    assert ended_child(under_nohup).code == 0
+    assert last_line(folder) == ("finished", 0)
+
+
+def test_handlers_are_given_back(task):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(PreemptedError):
+        run(Acting(task), stop_at=2)
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_run_outlives_its_launcher_and_saves(task, folder, whole):
+    """`accelerate launch` of one process is gone at once when it is stopped; the kernel tells the process."""
+    recipe = folder.parent / "recipe.yaml"
+    recipe.write_text("")
+
+    def kill_launcher():
+        os.kill(os.getppid(), signal.SIGKILL)
+
+    def launched():
+        os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+        main(argv=["doctor", "--json"]) if False else None
+        from finetune.cli import bind_to_launcher
+
+        bind_to_launcher()
+        go(Acting(task, 4, kill_launcher), folder)
+
+    def launcher():
+        child = os.fork()
+        if child == 0:
+            Child._run(holder, launched)
+        os.waitpid(child, 0)
+
+    holder = Child.__new__(Child)
+    holder._stderr = tempfile.TemporaryFile()
+    assert ended_child(launcher).code == -signal.SIGKILL
+    assert last_line(folder) == ("preempted", 75)
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+@pytest.fixture(scope="module")
+def recipe(place, task):
+    (place / "tiny.yaml").write_text(dump(runs.config(Acting(task).task)))
+    return str(place / "tiny.yaml")
+
+
+def broken_pipe() -> int:
+    read, write = os.pipe()
+    os.close(read)
+    return write
+
+
+def full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+BROKEN = {"nobody reads": broken_pipe, "full disk": full_disk}
+
+
+@pytest.mark.parametrize("numbers", [(1,), (2,), (1, 2)])
+@pytest.mark.parametrize("opened", BROKEN.values(), ids=BROKEN)
+def test_broken_streams_end_no_run(recipe, folder, whole, opened, numbers):
+    def with_broken_streams():
+        for number in numbers:
+            os.dup2(opened(), number)
+        main(argv=["train", recipe, f"output_dir={folder}"])
+
+    assert ended_child(with_broken_streams).code == 0
+    assert last_line(folder) == ("finished", 0)
+
+
+def test_closed_streams_do_not_end_up_in_files(recipe, folder):
+    def without_streams():
+        for number in (0, 1, 2):
+            os.close(number)
+        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None  # as Python starts without them
+        main(argv=["train", recipe, f"output_dir={folder}"])
+
+    assert ended_child(without_streams).code == 0
+    assert last_line(folder) == ("finished", 0)
+
+
+def test_a_table_that_cannot_be_written_is_told(folder):
+    def listing():
+        os.dup2(full_disk(), 1)
+        main(argv=["recipes", "--json"])
+
+    ended = ended_child(listing)
+    assert ended == (74, "error: standard output cannot be written: No space left on device\n")
+
+
+def test_a_reader_who_has_seen_enough_is_no_fault():
+    def listing():
+        os.dup2(broken_pipe(), 1)
+        main(argv=["recipes"])
+
+    assert ended_child(listing) == (0, "")
+
+
+def loaders() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children()]
+
+
+def test_a_lost_loader_process_is_one_line(task, folder, whole):
+    """That no process is left of it, the child itself tells: its end is waited for with all that it forked."""
+    ended = ended_child(
+        lambda: go(Acting(task, 4, lambda: os.kill(loaders()[0], signal.SIGKILL)), folder, workers=2)
+    )
+    assert ended.code == 76 and ended.err.count("\n") == 1 and "is killed by signal: Killed" in ended.err
+    assert last_line(folder) == ("failed", 76)
+    go_on(task, folder, workers=2)
+    assert left(folder) == whole
+
+
+def test_a_signal_to_all_processes_of_a_run(task, folder, whole):
+    """As schedulers send it: the loader processes leave it to the run."""
+
+    def grouped():
+        os.setpgid(0, 0)
+        go(Acting(task, 4, lambda: os.killpg(0, signal.SIGTERM)), folder, workers=2)
+
+    assert ended_child(grouped).code == 75
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+def test_loader_processes_end_with_a_killed_run(task, folder):
+    assert ended_child(lambda: go(Acting(task, 4, send(signal.SIGKILL)), folder, workers=2)).code == -signal.SIGKILL
+
+
+def limit(size: int) -> None:
+    """No file may grow past this from here on: a full disk, for one process."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+class Twice(Acting):
+    """Acts once more, four updates later."""
+
+    def forward(self, model, batch, progress):
+        if progress.step == self.step + 4 and model.training:
+            limit(resource.RLIM_INFINITY)
+        return super().forward(model, batch, progress)
+
+
+def test_a_full_disk_costs_a_warning(task, folder, whole):
+    ended = ended_child(lambda: go(Twice(task, 2, lambda: limit(10_000)), folder))
+    assert ended.code == 0
+    assert [line[:47] for line in ended.err.splitlines()] == [
+        f"warning: the checkpoint of step {step} could not be w" for step in (4, 6)
+    ], ended.err
+    assert left(folder)[:2] == whole[:2]
+
+
+def test_a_disk_that_stays_full_ends_the_run(task, folder, whole):
+    ended = ended_child(lambda: go(Acting(task, 2, lambda: limit(10_000)), folder))
+    assert ended.code == 74 and ended.err.splitlines()[-1].startswith("error: the checkpoint of step ")
+    assert last_line(folder) == ("failed", 74)
+    assert newest_good(folder / "checkpoints").step == 2
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+def test_a_disk_full_at_the_very_end(task, folder, whole):
+    """The last checkpoint is there, and what cannot be written is the model."""
+    with pytest.raises(PreemptedError):
+        go(Acting(task), folder, stop_at=10)
+
+    def limited():
+        limit(10_000)
+        go_on(task, folder)
+
+    ended = ended_child(limited)
+    assert ended.code == 74 and ended.err.count("\n") == 1 and "Free some space" in ended.err
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
+def test_a_folder_has_one_run(task, folder, whole):
+    ready, told = os.pipe()
+    held, release = os.pipe()
+
+    def wait():
+        os.write(told, b".")
+        os.read(held, 1)
+
+    child = Child(lambda: go(Acting(task, 4, wait), folder))
+    os.read(ready, 1)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for existing in ("refuse", "resume", "overwrite"):
+        with pytest.raises(RunFolderError, match=f"in use by process {child.pid} ") as error:
+            go(Acting(task), folder, existing=existing)
+        assert error.value.exit_code == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    os.write(release, b".")
+    assert child.wait().code == 0
+    assert left(folder) == whole
