@@ -65,7 +65,10 @@ class Curriculum:
         return min(num_examples, max(count, batch_size))
 
     def ranking(self, difficulty: np.ndarray, *, seed: int) -> np.ndarray:
-        """Indices in the order they become visible, (examples,); ties by index, NaN last with a warning."""
+        """Indices in the order they become visible, (examples,); NaN last with a warning.
+
+        Ties are broken by a keyed permutation: by index, data sorted by class would show one class first.
+        """
         if self.order == "random":
             return generator(seed, "curriculum").permutation(len(difficulty))
         values = np.asarray(difficulty, dtype=np.float64)
@@ -76,4 +79,5 @@ class Curriculum:
             )
             warnings.warn(text, stacklevel=2)
         values = -values if self.order == "hard_first" else values
-        return np.lexsort((np.arange(len(values)), np.where(unknown, 0, values), unknown))
+        ties = generator(seed, "curriculum", "ties").permutation(len(values))
+        return np.lexsort((ties, np.where(unknown, 0, values), unknown))

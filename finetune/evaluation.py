@@ -73,11 +73,11 @@ def evaluate(
     predictions, losses = predict(
         forward, store, task=task, progress=progress, placement=placement, micro_batch=micro_batch
     )
-    metrics: dict[str, float] | None = None
-    if placement.ranks.is_first:
+
+    def scored() -> dict[str, float]:
         metrics = {}
         if len(losses):
             metrics["loss"] = float((losses[:, 0] * losses[:, 1]).sum(dtype=np.float64) / losses[:, 1].sum())
-        metrics |= task.score(predictions)
-    shared: dict[str, float] = placement.ranks.first(metrics)
-    return shared
+        return metrics | task.score(predictions)
+
+    return placement.ranks.on_first(scored)

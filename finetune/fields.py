@@ -57,6 +57,21 @@ def _fault(hint: Any, item: Any) -> str | None:
         return next((fault for one, part in zip(arguments, item, strict=True) if (fault := _fault(one, part))), None)
     if hint is types.NoneType and item is not None:
         return "; expected none"
+    return _class_fault(hint, item) if isinstance(hint, type) else None
+
+
+def _class_fault(hint: type, item: Any) -> str | None:
+    """Whether ``item`` is what a plain class, or a protocol with methods, asks for."""
+    if getattr(hint, "_is_protocol", False):
+        methods = [name for name, value in vars(hint).items() if callable(value) and not name.startswith("_")]
+        if isinstance(item, type):
+            return f"; expected an instance: write {item.__name__}()"
+        missing = [name for name in methods if not hasattr(item, name)]
+        return f"; expected an object with the methods {listed(methods)}" if missing else None
+    if hint is int and (isinstance(item, bool) or not isinstance(item, int)):
+        return "; expected a whole number"
+    if (hint is str or dataclasses.is_dataclass(hint)) and not isinstance(item, hint):
+        return f"; expected a {hint.__name__}" if hint is not str else "; expected text"
     return None
 
 

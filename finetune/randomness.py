@@ -16,9 +16,9 @@ import numpy as np
 
 
 def seed_for(seed: int, purpose: str, *key: int | str) -> int:
-    """A 63-bit seed for one draw: BLAKE2b over (seed, purpose, key)."""
+    """A 63-bit seed for one draw, never 0: BLAKE2b over (seed, purpose, key)."""
     text = "\x1f".join([str(seed), purpose, *map(str, key)])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1 or 1
 
 
 def generator(seed: int, purpose: str, *key: int | str) -> np.random.Generator:

@@ -40,11 +40,13 @@ from finetune import (
 def full() -> RunConfig:
     """Every layer trains: Devlin et al. 2019, appendix A.3; the head faster, as its weights are new."""
     return RunConfig(
-        task=TextClassification(model="minilm", data="pydocs", max_length=64),
+        task=TextClassification(model="minilm", data="pydocs", max_length=48),
         schedule=WarmupLinear(warmup="10%"),
-        optimizer=AdamW(lr=1e-4, head_lr=1e-3, weight_decay=0.01),
-        length="10 epochs",
+        optimizer=AdamW(lr=1e-4, head_lr=3e-3, weight_decay=0.01),
+        length="8 epochs",
         batch_size=16,
+        order="bucketed",
+        evaluate_every="2 epochs",
         output_dir="runs/bert_text-full",
     )
 
@@ -76,7 +78,7 @@ def lora() -> RunConfig:
     return replace(
         full(),
         strategy=LoRA(rank=8),
-        optimizer=AdamW(lr=1e-3, head_lr=1e-3, weight_decay=0.01),
+        optimizer=AdamW(lr=2e-3, head_lr=1e-2, weight_decay=0.01),
         output_dir="runs/bert_text-lora",
     )
 
@@ -94,7 +96,7 @@ def scratch() -> RunConfig:
     """As full, from random weights: what pretraining is worth."""
     return replace(
         full(),
-        task=TextClassification(model="minilm", data="pydocs", max_length=64, weights="scratch"),
+        task=TextClassification(model="minilm", data="pydocs", max_length=48, weights="scratch"),
         output_dir="runs/bert_text-scratch",
     )
 

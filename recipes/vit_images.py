@@ -41,7 +41,7 @@ def full() -> RunConfig:
         task=ImageClassification(model="glyph_vit", data="digits"),
         schedule=WarmupCosine(warmup="10%", floor=0.01),
         optimizer=AdamW(lr=5e-4, head_lr=2e-3, weight_decay=0.05),
-        length="30 epochs",
+        length="20 epochs",
         batch_size=16,
         evaluate_every="5 epochs",
         output_dir="runs/vit_images-full",

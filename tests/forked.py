@@ -9,7 +9,6 @@ import signal
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,10 +41,10 @@ class Child:
             self._run(work)
         os.close(held)
 
-    def wait(self) -> Ended:
+    def wait(self, seconds: float = WAIT_S) -> Ended:
         """Wait for the child and all that it forked; fails when they do not end."""
         try:
-            if not select.select([self._alive], [], [], WAIT_S)[0]:
+            if not select.select([self._alive], [], [], seconds)[0]:
                 os.kill(self.pid, signal.SIGKILL)
                 raise TimeoutError(f"the child, or one of its own, hangs; it said: {self._said()}")
         finally:
@@ -65,7 +64,7 @@ class Child:
 
             sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)
             sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
-            for name in ("SIGINT", "SIGHUP"):  # a shell's background jobs ignore them
+            for name in ("SIGHUP", "SIGALRM"):  # ignored in a shell's background jobs; used by pytest
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             code = ended(work, [])
@@ -117,9 +116,10 @@ def _rank(work: Callable[[], Any], rank: int, count: int, store: Path, timeout_s
     return joined
 
 
-@dataclass(frozen=True)
 class Acting:
     """A task that does something once, in a forward of training or of an evaluation at a step (from 0).
+
+    No dataclass: what it does is no part of the plan.
 
     Args:
         task: The task.
@@ -129,11 +129,16 @@ class Acting:
         rank: Only there.
     """
 
-    task: Any
-    step: int = -1
-    act: Callable[[], Any] = lambda: None
-    training: bool = True
-    rank: int = 0
+    def __init__(
+        self,
+        task: Any,
+        step: int = -1,
+        act: Callable[[], Any] = lambda: None,
+        training: bool = True,
+        rank: int = 0,
+    ) -> None:
+        self.task, self.step, self.act, self.training, self.rank = task, step, act, training, rank
+        self._acted = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -142,14 +147,10 @@ class Acting:
 
     def forward(self, model: Any, batch: Any, progress: Any) -> Any:
         here = int(os.environ.get("RANK", "0")) == self.rank
-        if here and progress.step == self.step and batch["index"].numel() and model.training == self.training:
-            if not _acted:
-                _acted.append(self.step)
-                self.act()
+        if here and progress.step == self.step and model.training == self.training and not self._acted:
+            self._acted = True
+            self.act()
         return self.task.forward(model, batch, progress)
-
-
-_acted: list[int] = []  # in a child only
 
 
 def send(*numbers: int) -> Callable[[], None]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..orphans import die_with_parent
 from .reporting import ended
+from .streams import guard_streams
 
 if TYPE_CHECKING:
     import typer
 
     from ..run_config import RunConfig
+
+_LAUNCHED = ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION")  # variables that launchers set
 
 
 def main(*recipes: Callable[[], RunConfig], argv: Sequence[str] | None = None) -> None:
@@ -22,6 +27,9 @@ def main(*recipes: Callable[[], RunConfig], argv: Sequence[str] | None = None) -
         recipes: The functions of a recipe file, which ends in ``main(full, freeze, ...)``; the first is its default.
         argv: The words after the program's name; None: those of the process.
     """
+    guard_streams()
+    if any(name in os.environ for name in _LAUNCHED):
+        die_with_parent(signal.SIGTERM)  # accelerate launch leaves its process behind when it is stopped itself
     words = list(sys.argv[1:] if argv is None else argv)
     if recipes:
         words = ["train", os.path.abspath(recipes[0].__code__.co_filename), *words]

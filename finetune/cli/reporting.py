@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import FinetuneError, InterruptedRunError
+from ..errors import FinetuneError, InterruptedRunError, StorageError
+from .streams import OutputLostError
 
 UNEXPECTED = 1
 USAGE = 2
@@ -38,10 +39,11 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         _say("interrupted", debug=debug)
         return InterruptedRunError.exit_code
-    except BrokenPipeError:
-        # The reader of a pipe (`finetune recipes | head`) has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OutputLostError as lost:
+        if lost.is_closed:
+            return 0
+        _say(str(lost), debug=debug)
+        return StorageError.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of click, which typer may bring along under another name
             _say(f"{error.format_message().rstrip('.')}. See: finetune {_verb(words)}--help", debug=debug)
@@ -75,13 +77,16 @@ def _show(message: Warning | str, *_: object) -> None:
 
 def _say(message: str, *, debug: bool) -> None:
     if rank() != 0:
-        if os.environ.get("WORLD_SIZE", "1") != "1":
-            # The launcher kills all processes when the first one ends, and the one that speaks might be slower.
-            time.sleep(_HEAD_START)
-        return
+        if os.environ.get("WORLD_SIZE", "1") == "1":
+            return
+        # The launcher ends all processes when the first one ends, and what all of them found, the first one says.
+        # One that is still there then has a fault of its own.
+        time.sleep(_HEAD_START)
+        message = f"process {rank()}: {message}"
     if debug:
         traceback.print_exc()
-    sys.stdout.flush()
+    with contextlib.suppress(OutputLostError):
+        sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -31,6 +33,7 @@ def train(
     """Trains, and prints what came of it."""
     from .. import running
     from .reporting import rank
+    from .streams import OutputLostError
 
     if resume and overwrite:
         raise ConfigError("--resume goes on with the old run and --overwrite moves it aside. Give one of them.")
@@ -40,7 +43,9 @@ def train(
         prepared = running.trusting(prepared)
     result = running.train(prepared, existing=existing)
     if rank() == 0:
-        _print_result(result)
+        with contextlib.suppress(OutputLostError):  # it is all in the run folder
+            _print_result(result)
+            sys.stdout.flush()
 
 
 def _print_result(result: FitResult) -> None:

@@ -84,7 +84,7 @@ class ImageStore:
 
     def _image(self, draw: Draw) -> Tensor:
         image = self.table.image(draw.index)
-        if self.augment == "none":
+        if self.augment == "none" or not draw.seed:
             return self.pixels.whole(image)
         rng = generator(draw.seed, "augment")
         size, resample = self.pixels.size, self.pixels.resample

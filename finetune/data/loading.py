@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Generator, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ..errors import FinetuneError
+from ..orphans import die_with_parent
 from .store import Draw, Store
 
 if TYPE_CHECKING:
@@ -34,20 +38,27 @@ class _Steps(Dataset):  # type: ignore[type-arg]
         self._store = store
         self._cuts = cuts
 
-    def __getitem__(self, step: int) -> list[Batch]:
-        return [weighted_batch(self._store, draws) for draws in self._cuts(step)]
+    def __getitem__(self, step: int) -> list[Batch] | FinetuneError:
+        try:
+            return [weighted_batch(self._store, draws) for draws in self._cuts(step)]
+        except FinetuneError as error:
+            return error  # as a value: one that is raised in a loader process arrives with a traceback as its message
 
 
 def updates(
     store: Store, cuts: Callable[[int], Sequence[Sequence[Draw]]], *, steps: range, workers: int
-) -> Iterator[list[Batch]]:
+) -> Generator[list[Batch], None, None]:
     """The micro-batches of each step in turn.
 
     Args:
         store: Of the training split.
         cuts: A step's draws for this rank, micro-batch by micro-batch; pure, so workers need no state.
         steps: From where the run stands to its end.
-        workers: Loader processes; the batches do not depend on how many.
+        workers: Loader processes; the batches do not depend on how many. They end when the generator is closed.
+
+    Raises:
+        FinetuneError: As the store raised it.
+        RuntimeError: A loader process has ended.
     """
     loader = DataLoader(
         _Steps(store, cuts),
@@ -58,8 +69,31 @@ def updates(
         timeout=_TIMEOUT_S if workers else 0,
         multiprocessing_context="fork" if workers else None,  # the cuts are a closure
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global generator
+        worker_init_fn=_outlive_signals if workers else None,
     )
-    return iter(loader)
+    iterator = iter(loader)
+    try:
+        for batches in iterator:
+            if isinstance(batches, FinetuneError):
+                raise batches
+            yield batches
+    finally:
+        if workers:  # else they live for as long as anyone holds the exception that ended the run
+            iterator._shutdown_workers()
+            for process in iterator._workers:
+                process.kill()
+
+
+def _outlive_signals(worker: int) -> None:
+    """Leave it to the run what a signal means that is sent to all its processes, and end when the run does."""
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+    die_with_parent(signal.SIGKILL)
+
+
+def _ignore_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # the loader itself ends a process that hangs by this signal
 
 
 def _as_is(batches: list[Batch]) -> list[Batch]:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class Draw(NamedTuple):
     """One example of one update: which, and in which epoch and step it is seen.
 
-    A random transform is seeded with ``seed`` alone, so the same draw is the same tensor in any process.
+    A random transform is seeded with ``seed`` alone, so the same draw is the same tensor in any process; an
+    evaluation draws with seed 0, which no transform changes.
     """
 
     step: int
     epoch: int
     index: int  # type: ignore[assignment]  # a field, not the method of tuple
-    seed: int = 0  # a function of (the run's seed, step, index)
+    seed: int = 0  # a function of (the run's seed, step, index); 0: the example as it is
 
 
 class Store(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 import torch
 import xxhash
 from torch import nn
@@ -17,6 +18,7 @@ from ..plan_document import RunFacts
 from ..plans import Plan, plan_warnings
 from ..precision import Precision
 from ..run_config import RunConfig
+from .modes import is_batch_norm
 from .placement import Placement
 from .probe import Probe
 
@@ -56,7 +58,8 @@ def facts_of(
         warnings=[
             *plan_warnings(plan),
             *_unused_warnings(seen.unused),
-            *_without_effect(config, plan, placement.precision, len(train)),
+            *_batch_norm_warnings(model),
+            *_without_effect(config, plan, placement.precision, train.lengths),
         ],
     )
 
@@ -124,6 +127,11 @@ def _activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, b
     return per_example * most
 
 
+def _batch_norm_warnings(model: nn.Module) -> list[str]:
+    count = sum(is_batch_norm(module) for module in model.modules())
+    return [f"{count} batch norms keep the checkpoint's statistics; their scales and shifts train"] if count else []
+
+
 def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
     if not unused:
         return []
@@ -131,7 +139,7 @@ def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
     return [f"planned, but they never receive a gradient, because the forward does not use them: {shown}"]
 
 
-def _without_effect(config: RunConfig, plan: Plan, precision: str, num_examples: int) -> list[str]:
+def _without_effect(config: RunConfig, plan: Plan, precision: str, lengths: np.ndarray) -> list[str]:
     """Options that are set and change nothing, or less than they say."""
     found = []
     if config.early_stopping is not None and not config.checkpoint.keep_best:
@@ -141,7 +149,14 @@ def _without_effect(config: RunConfig, plan: Plan, precision: str, num_examples:
     changed = [name for name in scaler if getattr(config.precision, name) != getattr(plain, name)]
     if changed and precision != "fp16":
         found.append(f"precision.{', precision.'.join(changed)}: without effect, as the run computes in {precision}")
-    curriculum = config.curriculum
+    if config.order == "bucketed" and int(lengths.min()) == int(lengths.max()):
+        found.append("order: bucketed: without effect, as all examples have one length")
+    if config.optimizer.head_lr is not None and "head" not in plan.trained():
+        found.append("optimizer.head_lr: without effect, as the head never trains")
+    stopping = config.early_stopping
+    if stopping is not None and stopping.patience >= len(evaluation_steps(config, plan)):
+        found.append(f"early_stopping.patience: {stopping.patience} cannot be reached in this run's evaluations")
+    curriculum, num_examples = config.curriculum, len(lengths)
     if curriculum is not None:
         first = num_visible(curriculum, plan, 0, num_examples, config.batch_size)
         if first >= num_examples:

@@ -18,6 +18,7 @@ from ..model_cards.probe import write_probe
 from ..models.saving import base_model_name, save_model
 from ..run_config import as_plain
 from .loop import Training
+from .saving import told_of_storage
 from .sharding import model_state
 
 Kind = Literal["text_classification", "text_regression", "image_classification"]
@@ -53,6 +54,7 @@ def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict
     }
     if has_folder:
         _write(run, folder, metrics)
+    prepared.forward.eval()
     return metrics
 
 
@@ -76,15 +78,16 @@ def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any]) 
         )
         (path / "README.md").write_text(model_card(_facts(run, metrics, path)), encoding="utf-8")
 
-    folder.write_folder("model", fill)
-    write_probe(
-        folder.path,
-        inputs={name: tensor for name, tensor in probe["inputs"].items()},
-        logits=probe["logits"],
-        base=prepared.loaded.source,
-        library=prepared.loaded.library,
-    )
-    folder.write_document("metrics.json", metrics)
+    with told_of_storage(folder.path):
+        folder.write_folder("model", fill)
+        write_probe(
+            folder.path,
+            inputs={name: tensor for name, tensor in probe["inputs"].items()},
+            logits=probe["logits"],
+            base=prepared.loaded.source,
+            library=prepared.loaded.library,
+        )
+        folder.write_document("metrics.json", metrics)
 
 
 def _probe(run: Training) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
         library="peft" if is_adapter else prepared.loaded.library,
         base_library=prepared.loaded.library,
         base_model="" if getattr(task, "weights", "") == "scratch" else base_model_name(prepared.loaded),
-        strategy=document["strategy"].get("name", "custom"),
+        strategy=_name(document["strategy"]),
         data=_data_name(task),
         splits={"train": len(prepared.train), "validation": len(prepared.validation)},
         labels=tuple(_labels(run).values()) if _kind(run) != "text_regression" else (),
@@ -141,6 +144,13 @@ def _kind(run: Training) -> Kind:
     return "text_regression" if labels is not None and labels.dtype.kind == "f" else "text_classification"
 
 
+def _name(component: Any) -> str:
+    """What a strategy is called: its own name, or the class of a user's own."""
+    if isinstance(component, Mapping):
+        return str(component.get("name", "custom"))
+    return str(component).strip("<>").rpartition(".")[2]
+
+
 def _data_name(task: Any) -> str:
     data = getattr(task, "data", None)
     name = getattr(data, "name", None)
@@ -153,7 +163,11 @@ def _settings(run: Training) -> dict[str, str]:
     settings = {}
     for key in ("optimizer", "schedule", "strategy", "curriculum", "early_stopping"):
         if plain[key]:
-            settings[key] = ", ".join(f"{name} {value}" for name, value in plain[key].items() if value is not None)
+            settings[key] = (
+                plain[key]
+                if isinstance(plain[key], str)
+                else ", ".join(f"{name} {value}" for name, value in plain[key].items() if value is not None)
+            )
     settings |= {"length": str(config.length), "steps": f"{run.state.step} of {document['total_steps']}"}
     settings |= {"batch size": str(config.batch_size), "order": config.order, "precision": document["precision"]}
     return settings | {"gradient norm": f"clipped at {config.max_grad_norm:g}", "seed": str(config.seed)}

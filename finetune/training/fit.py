@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.log import read_log
 from ..checkpoints.run_folder import RunFolder, open_run_folder
+from ..choices import listed
 from ..curricula import Curriculum
 from ..environment import environment
 from ..errors import ConfigError, FinetuneError, RunFolderError
@@ -33,9 +34,11 @@ from ..tasks.base import Task
 from ..tracking import Show, display
 from .finishing import finish
 from .loop import Training, train
+from .lost import told_of_losses
 from .placement import Placement, placed
 from .prepare import Prepared, difficulty_of, prepare, sampler_of
-from .saving import Saver
+from .saving import Saver, told_of_storage
+from .signals import StopRequests, stop_requests
 from .state import RunState
 
 Existing = Literal["refuse", "resume", "overwrite"]
@@ -114,30 +117,36 @@ def fit(
     Raises:
         FinetuneError: Anything that was to be expected; its class and ``exit_code`` say which.
     """
-    config = RunConfig(
-        task=task,
-        strategy=strategy,
-        schedule=schedule,
-        curriculum=curriculum,
-        optimizer=optimizer,
-        length=length,
-        batch_size=batch_size,
-        micro_batch=micro_batch,
-        order=order,
-        precision=precision,
-        max_grad_norm=max_grad_norm,
-        metric=metric,
-        evaluate_every=evaluate_every,
-        checkpoint=checkpoint,
-        early_stopping=early_stopping,
-        workers=workers,
-        log_every=log_every,
-        seed=seed,
-        output_dir=output_dir,
-    )
-    with preserved(), placed(config.precision) as placement:
+    for name, value, kind in (("existing", existing, Existing), ("show", show, Show)):
+        if value not in get_args(kind):
+            raise ConfigError(f"{name}: got {value!r}; expected one of {listed(get_args(kind))}")
+    try:
+        config = RunConfig(
+            task=task,
+            strategy=strategy,
+            schedule=schedule,
+            curriculum=curriculum,
+            optimizer=optimizer,
+            length=length,
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            order=order,
+            precision=precision,
+            max_grad_norm=max_grad_norm,
+            metric=metric,
+            evaluate_every=evaluate_every,
+            checkpoint=checkpoint,
+            early_stopping=early_stopping,
+            workers=workers,
+            log_every=log_every,
+            seed=seed,
+            output_dir=output_dir,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
         with _run_folder(config, placement, existing=existing) as folder:
-            return _run(config, placement, folder, show=show, config_text=config_text, stop_at=stop_at)
+            return _run(config, placement, folder, requests, show=show, config_text=config_text, stop_at=stop_at)
 
 
 def plan_run(config: RunConfig) -> dict[str, Any]:
@@ -150,6 +159,7 @@ def _run(
     config: RunConfig,
     placement: Placement,
     folder: RunFolder | None,
+    requests: StopRequests,
     *,
     show: Show,
     config_text: str | None,
@@ -160,12 +170,12 @@ def _run(
     has_folder = config.output_dir is not None
     optimizer = _optimizer(prepared, placement)
     saver = Saver(prepared, placement, optimizer, folder=folder, has_folder=has_folder, extra={})
-    state = saver.resume() if has_folder else None
-    if state is None:
-        state = RunState(scaler=config.precision.initial_state(placement.precision))
+    resumed = saver.resume() if has_folder else None
+    state = resumed or RunState(scaler=config.precision.initial_state(placement.precision))
     difficulty = _difficulty(prepared, placement, saver)
-    if folder is not None and not folder.resumed:
-        _write_documents(folder, prepared, placement, config_text)
+    if folder is not None and resumed is None:  # also for a run that was killed before its first checkpoint
+        with told_of_storage(folder.path):
+            _write_documents(folder, prepared, placement, config_text)
     shown = display(
         show if placement.ranks.is_first else "nothing", total_steps=prepared.plan.total_steps, start=state.step
     )
@@ -178,9 +188,10 @@ def _run(
             saver=saver,
             state=state,
             shown=shown,
+            requests=requests,
             log=folder.log if folder is not None else None,
         )
-        with _ended(folder):
+        with _ended(folder), told_of_losses():
             train(run, stop_at=stop_at)
             metrics = finish(run, folder, has_folder=has_folder)
     path = Path(config.output_dir) if config.output_dir is not None else None
@@ -258,6 +269,9 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
     except FinetuneError as error:
         ended = {75: "preempted", 130: "interrupted", 70: "diverged"}.get(error.exit_code, "failed")
         record = {"ended": ended, "exit_code": error.exit_code, "cause": str(error)}
+        raise
+    except KeyboardInterrupt:
+        record = {"ended": "interrupted", "exit_code": 130, "cause": "interrupted at once; nothing was saved"}
         raise
     except BaseException as error:
         record = {"ended": "failed", "exit_code": 1, "cause": f"{type(error).__name__}: {error}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import torch
 
 from ..checkpoints.log import Log
+from ..choices import listed
 from ..data.loading import updates
 from ..data.sampling import Sampler, cut
 from ..data.store import Draw
 from ..durations import due_steps
-from ..errors import DivergedError
+from ..errors import ConfigError, DivergedError
 from ..evaluation import evaluate
 from ..policies import best_evaluation
 from ..progress import Evaluation
@@ -25,7 +27,7 @@ from .modes import set_modes, set_rates, set_trainable
 from .placement import Placement
 from .prepare import Prepared
 from .saving import Saver
-from .signals import stop_error, stop_requests
+from .signals import StopRequests, stop_error
 from .state import RunState
 from .update import UpdateStats, update
 
@@ -41,6 +43,7 @@ class Training:
     saver: Saver
     state: RunState
     shown: Bar | Lines | Silent
+    requests: StopRequests
     log: Log | None  # on rank 0 of a run that has a folder
 
 
@@ -62,11 +65,13 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
     evaluates_at = set(evaluation_steps(config, plan))
     saves_at = set(due_steps(config.checkpoint.every, **per_epoch)) | {plan.total_steps}
     logs_at = set(due_steps(config.log_every, **per_epoch)) | {plan.total_steps}
+    run.requests.defer()
     phase, wrapped, began = None, None, time.monotonic() - state.seconds
     if state.step in evaluates_at and state.step not in state.metrics:  # due when the run was stopped
         _evaluate(run)
+        run.saver.rotate(state)
     batches = updates(prepared.train, run_cuts(run), steps=range(state.step, plan.total_steps), workers=config.workers)
-    with stop_requests() as requests:
+    with closing(batches):
         while state.step < plan.total_steps and not state.stopped_early:
             progress = plan.at(state.step, state.evaluations)
             if plan.phase(progress) != phase:
@@ -87,7 +92,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
                 batch_size=config.batch_size,
                 loss_scale=state.scaler.scale,
                 max_grad_norm=config.max_grad_norm,
-                flags=requests.flags(),
+                flags=run.requests.flags(),
             )
             _settle(run, stats)
             state.step += 1
@@ -105,6 +110,9 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
                 set_modes(prepared.forward, prepared.blocks)
             if improved or state.step in saves_at or state.stopped_early:
                 run.saver.save(state, final=state.step == plan.total_steps or state.stopped_early)
+    stopping = placement.ranks.sum(torch.tensor(run.requests.flags())).tolist()  # since the last update
+    if any(stopping):
+        _stop(run, stopping)
 
 
 def run_cuts(run: Training) -> Any:
@@ -129,6 +137,8 @@ def _evaluate(run: Training) -> bool:
         placement=run.placement,
         micro_batch=prepared.micro_batch,
     )
+    if prepared.metric not in metrics:
+        raise ConfigError(f"metric: the task's score has no {prepared.metric!r}; it has {listed(metrics)}")
     state.metrics[state.step] = metrics
     state.evaluations.append(Evaluation(state.step, prepared.sign * metrics[prepared.metric]))
     stopping = prepared.config.early_stopping

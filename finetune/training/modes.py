@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from ..plans import Plan, optimizer_lrs
 from ..progress import Progress
@@ -18,6 +19,7 @@ def set_trainable(
 
     ``unused`` are names that the forward does not reach: they cannot train, and DDP would wait for them.
     """
+    reshard(forward)
     chosen = {
         id(parameter)
         for group in optimizer.param_groups
@@ -28,6 +30,16 @@ def set_trainable(
     for parameter in forward.parameters():
         parameter.requires_grad_(id(parameter) in chosen)
         parameter.grad = None
+
+
+def reshard(forward: nn.Module) -> None:
+    """Bring FSDP2's own parameters back after a forward that no backward followed.
+
+    Its root stays gathered then, and a walk over the model meets other tensors than those in the optimizer.
+    """
+    for module in forward.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, progress: Progress) -> dict[str, float]:
@@ -49,7 +61,8 @@ def set_modes(forward: nn.Module, blocks: Sequence[nn.Module]) -> None:
     """Training mode, but for what is wholly frozen: a frozen block of the trunk, and frozen modules outside it.
 
     A frozen block is a fixed function, as a feature extractor is, so its dropout and its batch statistics
-    are off. A block that holds any trained parameter (an adapter's) trains as a whole.
+    are off. A block that holds any trained parameter (an adapter's) trains as a whole. Batch norm always keeps
+    the statistics of the checkpoint: its own would depend on how an update is cut over micro-batches and ranks.
     """
     forward.train()
     inside: set[int] = set()
@@ -58,8 +71,13 @@ def set_modes(forward: nn.Module, blocks: Sequence[nn.Module]) -> None:
         if _is_frozen(block):
             block.eval()
     for module in forward.modules():
-        if id(module) not in inside and _is_frozen(module):
+        if is_batch_norm(module) or (id(module) not in inside and _is_frozen(module)):
             module.eval()
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a module keeps running statistics of batches."""
+    return isinstance(module, nn.modules.batchnorm._NormBase)
 
 
 def _is_frozen(module: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
 from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
 from ..errors import LaunchError
@@ -72,6 +73,7 @@ class Placement:
         if not self.is_sharded:
             return optimizer
         plugin = self._accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = MixedPrecisionPolicy()  # autocast is ours; weights and reductions stay fp32
         plugin.transformer_cls_names_to_wrap = sorted({type(block).__name__ for block in blocks})
         _, wrapped = self._accelerator.prepare(forward, optimizer)
         return wrapped.optimizer
@@ -108,12 +110,13 @@ def placed(precision: Precision) -> Iterator[Placement]:
     """
     environment = {name: os.environ.get(name) for name in _OVERRIDES}
     launcher = os.environ.get("ACCELERATE_MIXED_PRECISION")
-    shared_before = dict(PartialState._shared_state)
+    shared = {kind: dict(kind._shared_state) for kind in (PartialState, AcceleratorState, GradientState)}
     _refuse_unsupported()
-    cpu = not torch.accelerator.is_available()
+    AcceleratorState._shared_state.clear()  # the caller's own Accelerator, if any, is put back below
+    GradientState._shared_state.clear()
+    cpu = not torch.cuda.is_available()  # the sums of an update need fp64, which other accelerators lack
     try:
-        # A CUDA build names its accelerator also where none is there, hence the check.
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = torch.device("cpu" if cpu else "cuda")
         name = resolved(precision, launcher=launcher, device=device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Accelerate on thread counts; ours are recorded
@@ -129,7 +132,8 @@ def placed(precision: Precision) -> Iterator[Placement]:
         GradientState._reset_state()
         if Ranks(torch.device("cpu")).count == 1:  # a process group outlives one run; its state must too
             PartialState._reset_state()
-        PartialState._shared_state.update(shared_before)
+        for kind, state in shared.items():
+            kind._shared_state.update(state)
         for key, value in environment.items():
             if value is None:
                 os.environ.pop(key, None)

@@ -57,6 +57,10 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
     train, validation = task.load_split("train"), task.load_split("validation")
     if not len(train) or not len(validation):
         raise DataError("task.data: training and validation need at least one example each")
+    if config.curriculum is not None:
+        difficulty_of(config.curriculum, train)
+    if "test" in task.splits():
+        task.load_split("test")  # its faults belong before the training, not after
     with keyed(config.seed, "init"):
         loaded = task.load_model()
         model = _adapted(config, loaded)
@@ -146,6 +150,11 @@ def difficulty_of(curriculum: Curriculum, train: Store) -> np.ndarray | None:
     """
     if curriculum.difficulty == "loss":
         return None
+    if curriculum.difficulty == "length" and int(train.lengths.min()) == int(train.lengths.max()):
+        raise ConfigError(
+            "curriculum.difficulty: 'length' tells nothing apart here, as all examples have one length (images always "
+            "do); use 'loss' or a numeric column"
+        )
     if curriculum.difficulty == "length":
         return train.lengths.astype(np.float64)
     column = train.column(curriculum.difficulty)
@@ -160,9 +169,15 @@ def difficulty_of(curriculum: Curriculum, train: Store) -> np.ndarray | None:
 
 def _adapted(config: RunConfig, loaded: LoadedModel) -> nn.Module:
     try:
-        return config.strategy.adapt(loaded.module, loaded.new)
+        model = config.strategy.adapt(loaded.module, loaded.new)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    if hasattr(model, "peft_config") and getattr(config.task, "weights", "") == "scratch":
+        raise ConfigError(
+            "strategy: adapters are saved without their base, and with task.weights: scratch nobody could make "
+            "it again; use task.weights: pretrained, or the strategy full"
+        )
+    return model
 
 
 def _metric(config: RunConfig) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from ..data.store import Draw, Store
 from ..encoders import PREFIX, Forward
 from ..progress import Progress
 from ..tasks.base import Task
+from .modes import is_batch_norm
 
 
 class Probe(NamedTuple):
@@ -40,7 +41,8 @@ def probe(forward: Forward, store: Store, *, task: Task, progress: Progress, pla
         return tensor
 
     modes = {module: module.training for module in forward.modules()}
-    forward.train()
+    for module in forward.modules():  # all but batch norm, whose statistics a forward would move
+        module.training = not is_batch_norm(module)
     try:
         longest = int(np.argmax(store.lengths))
         device = next(iter(names)).device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,22 @@ from .sharding import load_model_state, load_optimizer_state, model_state, optim
 from .state import RunState
 
 _TOLERATED_FAILURES = 3  # saves in a row that may fail before the run ends: by then it trains for nothing
+
+
+@contextmanager
+def told_of_storage(path: Path) -> Iterator[None]:
+    """Turn a failed write of what a run cannot do without into one message.
+
+    Raises:
+        StorageError: The disk is full, or failed.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as fault:
+        why = getattr(fault, "strerror", None) or str(fault)
+        raise StorageError(f"{path} cannot be written ({why}). Free some space and go on with --resume.") from fault
 
 
 class Saver:
@@ -109,7 +126,7 @@ class Saver:
         if self._folder is not None:
             self._folder.log.truncate_to(checkpoint.documents["progress"]["log_offset"])
             set_aside_after(self._folder.checkpoints, checkpoint.step, run_id=self._folder.run_id)
-            self._rotate(state)  # a kill between a save and its rotation leaves one too many
+            self.rotate(state)  # a kill between a save and its rotation leaves one too many
         self._last_saved = checkpoint.step
         return state
 
@@ -121,6 +138,8 @@ class Saver:
     def load_best(self, state: RunState) -> int:
         """Put the best weights into the model where some are kept, and return the step they are from."""
         best = best_evaluation(state.evaluations) if self._prepared.config.checkpoint.keep_best else None
+        if best is None and self._prepared.config.checkpoint.keep_best:
+            warnings.warn(f"{self._prepared.metric} was never a number, so the last weights are used", stacklevel=2)
         if best is None or best.step == state.step:
             return state.step
         weights = self._best_weights(best.step)
@@ -170,13 +189,15 @@ class Saver:
                 run_id=folder.run_id,
                 parent_step=self._last_saved,
             )
-            self._rotate(state)
+            self.rotate(state)
         except OSError as fault:
             return fault.strerror or str(fault)
         return None
 
-    def _rotate(self, state: RunState) -> None:
-        assert self._folder is not None
+    def rotate(self, state: RunState) -> None:
+        """Point ``best`` at the best checkpoint, and delete those that need not stay."""
+        if self._folder is None:
+            return
         policy = self._prepared.config.checkpoint
         rotate(
             self._folder.checkpoints,

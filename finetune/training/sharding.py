@@ -47,7 +47,7 @@ def load_model_state(forward: nn.Module, saved: Mapping[str, Tensor]) -> None:
     """Write these tensors into the model, in place."""
     state = forward.state_dict()
     with torch.no_grad():
-        for name, full in saved.items():
+        for name, full in sorted(saved.items()):  # cutting is a collective: every rank in one order
             target = state[PREFIX + name]
             if tuple(target.shape) != tuple(full.shape):
                 raise ValueError(f"{name}: {tuple(full.shape)} in the checkpoint, {tuple(target.shape)} in the model")
@@ -68,7 +68,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
     """Give each parameter the state saved under its name."""
     by_name: dict[str, dict[str, Tensor]] = {}
-    for path, tensor in saved.items():
+    for path, tensor in sorted(saved.items()):  # cutting is a collective: every rank in one order
         name, _, key = path.rpartition("/")
         by_name.setdefault(name, {})[key] = tensor
     for group in optimizer.param_groups:

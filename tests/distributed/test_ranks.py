@@ -19,7 +19,7 @@ PRODUCT = [(strategy, task, sharded) for strategy in STRATEGIES for task in TASK
 
 
 def outcome(task, strategy):
-    result = run(task, strategy=STRATEGIES[strategy], max_grad_norm=0, checkpoint=_last(), evaluate_every="5 steps")
+    result = run(task, strategy=STRATEGIES[strategy], max_grad_norm=0, checkpoint=_last(), evaluate_every="2 steps")
     scores = [evaluation.score for evaluation in result.state.evaluations]
     return weights(result.model), scores, result.metrics, _is_sharded(result.model)
 
@@ -89,3 +89,57 @@ def _is_sharded(model):
     from torch.distributed.tensor import DTensor
 
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_curriculum_by_loss_equals_one_process(tmp_path, sharded):
+    """The starting model is asked before anything trains: FSDP2 must come back from that forward too."""
+    from finetune.curricula import Curriculum
+
+    task = Exact(text_task(tmp_path))
+
+    def trained():
+        curriculum = Curriculum(difficulty="loss", start=0.4)
+        settings = {"strategy": STRATEGIES["freeze"], "curriculum": curriculum, "checkpoint": _last()}
+        return weights(run(task, max_grad_norm=0, **settings).model)
+
+    expected = trained()
+    for found in on_ranks(trained, sharded=sharded):
+        assert_close(found, expected)
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_resume_and_best_weights_on_two_ranks(tmp_path, sharded):
+    """Bit for bit; ranks read tensors in the hash order of their process, which here differs on purpose."""
+    import torch.distributed as dist
+    from safetensors.torch import load, save
+
+    from finetune.errors import PreemptedError
+
+    task = text_task(tmp_path)
+    settings = {"strategy": STRATEGIES["gradual_unfreeze"], "evaluate_every": "3 steps"}
+
+    def whole():
+        return digest(weights(run(task, output_dir=str(tmp_path / f"whole-{sharded}"), **settings).model))
+
+    def cut():
+        for _ in range(dist.get_rank()):
+            load(save({f"name-{number}": torch.zeros(1) for number in range(7)}))
+        folder = str(tmp_path / f"cut-{sharded}")
+        with pytest.raises(PreemptedError):
+            run(task, output_dir=folder, stop_at=5, **settings)
+        return digest(weights(run(task, output_dir=folder, existing="resume", **settings).model))
+
+    assert len({*on_ranks(whole, sharded=sharded), *on_ranks(cut, sharded=sharded)}) == 1
+
+
+def test_fsdp2_saves_what_it_trained_in_fp32(tmp_path):
+    """A bf16 run's ``model/`` opens in fp32, with the loss that was reported."""
+    import json
+
+    from finetune.precision import Precision
+
+    task = text_task(tmp_path)
+    precision = Precision(name="bf16", emulate="yes")
+    on_ranks(lambda: run(task, precision=precision, output_dir=str(tmp_path / "run")).metrics, sharded=True)
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["dtype"] == "float32"

@@ -85,5 +85,6 @@ def test_durations_of_a_run(changes, message):
 def test_objects_of_a_user_are_left_alone():
     class Own:
         lr: Any = "not a dataclass"
+        adapt = groups = phases = lambda self: None
 
     RunConfig(Task(), strategy=Own(), schedule=WarmupCosine(floor=0.5), curriculum=None)

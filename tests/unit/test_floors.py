@@ -24,8 +24,7 @@ FLOORS = [
     {"run_config", "plans", "plan_document", "checkpoints", "tracking", "model_cards"},
     {"hub"},
     {"training", "evaluation"},
-    {"demonstration"},
-    {"config", "running", "cli"},
+    {"config", "running", "cli", "demonstration"},
 ]
 # Ideas that must not know one another, except as named.
 APART = {"schedules", "strategies", "curricula", "policies", "tasks"}

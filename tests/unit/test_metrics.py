@@ -202,6 +202,7 @@ def test_importing_metrics_is_cheap():
 def test_the_evaluator_of_evaluate_takes_our_metrics():
     import datasets
     import evaluate
+
     from tests.tiny_models import tiny, tokenizer
 
     # the model and not a pipeline: for that one evaluate 0.4.6 looks up a class that transformers 5 dropped

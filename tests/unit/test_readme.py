@@ -59,12 +59,12 @@ def test_the_python_builds_what_it_says():
     tree = ast.parse(block)
     names = [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert all(hasattr(finetune, name) for name in names)
-    call = next(node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "fit")
+    call = next(
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "fit"
+    )
     scope = {name: getattr(finetune, name) for name in names}
     task = eval(compile(ast.Expression(call.args[0]), "README", "eval"), scope)
-    settings = {
-        word.arg: eval(compile(ast.Expression(word.value), "README", "eval"), scope) for word in call.keywords
-    }
+    settings = {word.arg: eval(compile(ast.Expression(word.value), "README", "eval"), scope) for word in call.keywords}
     assert finetune.RunConfig(task, **settings).length == "3 epochs"
 
 

@@ -1,0 +1,129 @@
+"""One piece of work in a forked child, which inherits the libraries (10 s to import) and measures its own memory."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..environment import cores
+from ..errors import FinetuneError, InterruptedRunError, PreemptedError
+from ..orphans import die_with_parent
+
+# Elsewhere there is no fork, or (macOS) one that system libraries do not survive.
+FORKS = sys.platform == "linux"
+
+_UNEXPECTED = 1
+_STATUS = Path("/proc/self/status")
+
+
+class Report(NamedTuple):
+    """What a piece of work gave, or why it did not."""
+
+    value: Any = None
+    error: str = ""  # one line; "" where all went well
+    exit_code: int = 0
+    seconds: float = 0.0
+    peak_bytes: int | None = None  # peak resident memory less what was resident when the work began
+
+
+def report_of(work: Callable[[], Any], *, crash_log: Path, forks: bool = FORKS) -> Report:  # noqa: FBT001
+    """Run ``work``, in a child with all cores where this platform forks; otherwise here, without its memory.
+
+    The parent must have kept torch to one thread, since threads do not survive a fork.
+
+    Args:
+        work: What it returns is pickled.
+        crash_log: Where the traceback of a fault that nobody expected goes.
+        forks: False runs it in this process.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, here or in the child; the child has ended.
+    """
+    report = _in_child(work, crash_log) if forks else _measured(work, crash_log)
+    if report.exit_code == InterruptedRunError.exit_code:
+        raise KeyboardInterrupt
+    return report
+
+
+def _in_child(work: Callable[[], Any], crash_log: Path) -> Report:
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(work, crash_log, sender), daemon=True)
+    began = time.monotonic()
+    child.start()
+    sender.close()
+    try:
+        report: Report = receiver.recv()
+        child.join()
+    except EOFError:
+        child.join()
+        report = Report(error=_death(child.exitcode), exit_code=_UNEXPECTED, seconds=time.monotonic() - began)
+    except KeyboardInterrupt:
+        # On a terminal the child was interrupted as well, and is leaving.
+        for stop in (lambda: None, child.terminate, child.kill):
+            stop()
+            child.join(3)
+        raise
+    finally:
+        receiver.close()
+    return report
+
+
+def _child(work: Callable[[], Any], crash_log: Path, sender: Connection) -> None:
+    die_with_parent(signal.SIGTERM)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(cores())
+    before = _resident("VmRSS")
+    report = _measured(work, crash_log)
+    peak = _resident("VmHWM")  # the kernel starts a child's at what it inherits
+    if before is not None and peak is not None:
+        report = report._replace(peak_bytes=peak - before)
+    with suppress(BrokenPipeError):
+        sender.send(report)
+    sender.close()
+
+
+def _measured(work: Callable[[], Any], crash_log: Path) -> Report:
+    """The work's result and time; faults become one line."""
+    began = time.monotonic()
+    try:
+        report = Report(work())
+    except PreemptedError:  # from ``terminate``
+        report = Report(error="interrupted", exit_code=InterruptedRunError.exit_code)
+    except FinetuneError as error:
+        report = Report(error=" ".join(str(error).split()), exit_code=error.exit_code)
+    except KeyboardInterrupt:
+        report = Report(error="interrupted", exit_code=InterruptedRunError.exit_code)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        with suppress(OSError):
+            crash_log.write_text(traceback.format_exc(), encoding="utf-8")
+        report = Report(
+            error=f"unexpected {type(error).__name__}: {first} (traceback: {crash_log})", exit_code=_UNEXPECTED
+        )
+    return report._replace(seconds=time.monotonic() - began)
+
+
+def _resident(field: str) -> int | None:
+    """``VmRSS`` or ``VmHWM`` of this process, in bytes; None where there is no /proc."""
+    with suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _death(code: int | None) -> str:
+    if code is not None and code < 0:
+        out_of_memory = "; the machine may be out of memory" if code == -9 else ""
+        return f"its process was ended by signal {-code}{out_of_memory}"
+    return f"its process ended with code {code} and no result"
