@@ -87,6 +87,7 @@ def short_first() -> RunConfig:
     """As full, with a curriculum: short texts first, all of them from half-way (Platanios et al. 2019)."""
     return replace(
         full(),
+        order="random",  # lengths are the curriculum's
         curriculum=Curriculum(difficulty="length", pacing="root", start=0.3, until="50%"),
         output_dir="runs/bert_text-short_first",
     )

@@ -60,9 +60,9 @@ def guard_streams() -> None:
     """Make standard output and error safe to print to, for the life of the process; those of a test stay."""
     _open_missing()
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        sys.stdout = Stream(sys.stdout or open(os.devnull, "w"), silent=False)  # type: ignore[assignment]
+        sys.stdout = Stream(sys.stdout or open(1, "w", closefd=False), silent=False)  # type: ignore[assignment]
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        sys.stderr = Stream(sys.stderr or open(os.devnull, "w"), silent=True)  # type: ignore[assignment]
+        sys.stderr = Stream(sys.stderr or open(2, "w", closefd=False), silent=True)  # type: ignore[assignment]
 
 
 def _open_missing() -> None:

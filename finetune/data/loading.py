@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -71,7 +71,7 @@ def updates(
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global generator
         worker_init_fn=_outlive_signals if workers else None,
     )
-    iterator = iter(loader)
+    iterator: Any = iter(loader)
     try:
         for batches in iterator:
             if isinstance(batches, FinetuneError):

@@ -86,9 +86,11 @@ def ending(parts: Sequence[Part], output: Path, *, seconds: float) -> Iterator[s
     yield "See a run before it starts, then start it:"
     yield "  finetune plan bert_text --recipe gradual_unfreeze"
     yield "  finetune train bert_text --recipe gradual_unfreeze"
-    yield "The real thing, with a network:"
-    yield "  finetune train bert_text task.model=google-bert/bert-base-uncased task.data=sst2"
-    yield "  finetune train vit_images task.model=google/vit-base-patch16-224-in21k task.data=cifar10"
+    yield "The real thing, with a network; larger models and data want lower rates and fewer epochs:"
+    usual = "length='3 epochs' batch_size=32"
+    text, image = "google-bert/bert-base-uncased", "google/vit-base-patch16-224-in21k"
+    yield f"  finetune train bert_text task.model={text} task.data=sst2 optimizer.lr=2e-5 {usual}"
+    yield f"  finetune train vit_images task.model={image} task.data=cifar10 optimizer.lr=5e-5 {usual}"
 
 
 def as_json(parts: Sequence[Part], *, seconds: float) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _sizes(done: Sequence[Trained]) -> str:
     margin = 1.96 * math.sqrt(max(middle * (1 - middle), 1e-9) / first.examples[held_out])
     return (
         f"{first.examples['train']} training examples, {first.classes} classes (chance {1 / first.classes:.1%});"
-        f" accuracy on {first.examples[held_out]} of {held_out}, one seed, give or take {100 * margin:.1f} points"
+        f" accuracy on {first.examples[held_out]} {held_out} examples, one seed, give or take {100 * margin:.1f} points"
     )
 
 

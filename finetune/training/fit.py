@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -117,36 +118,21 @@ def fit(
     Raises:
         FinetuneError: Anything that was to be expected; its class and ``exit_code`` say which.
     """
+    given = locals()  # every field of RunConfig is an argument of the same name
+    config = _checked({field.name: given[field.name] for field in fields(RunConfig)}, existing=existing, show=show)
+    with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
+        with _run_folder(config, placement, existing=existing) as folder:
+            return _run(config, placement, folder, requests, show=show, config_text=config_text, stop_at=stop_at)
+
+
+def _checked(settings: Mapping[str, Any], *, existing: Existing, show: Show) -> RunConfig:
     for name, value, kind in (("existing", existing, Existing), ("show", show, Show)):
         if value not in get_args(kind):
             raise ConfigError(f"{name}: got {value!r}; expected one of {listed(get_args(kind))}")
     try:
-        config = RunConfig(
-            task=task,
-            strategy=strategy,
-            schedule=schedule,
-            curriculum=curriculum,
-            optimizer=optimizer,
-            length=length,
-            batch_size=batch_size,
-            micro_batch=micro_batch,
-            order=order,
-            precision=precision,
-            max_grad_norm=max_grad_norm,
-            metric=metric,
-            evaluate_every=evaluate_every,
-            checkpoint=checkpoint,
-            early_stopping=early_stopping,
-            workers=workers,
-            log_every=log_every,
-            seed=seed,
-            output_dir=output_dir,
-        )
+        return RunConfig(**settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
-        with _run_folder(config, placement, existing=existing) as folder:
-            return _run(config, placement, folder, requests, show=show, config_text=config_text, stop_at=stop_at)
 
 
 def plan_run(config: RunConfig) -> dict[str, Any]:

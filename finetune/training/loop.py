@@ -67,9 +67,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
     logs_at = set(due_steps(config.log_every, **per_epoch)) | {plan.total_steps}
     run.requests.defer()
     phase, wrapped, began = None, None, time.monotonic() - state.seconds
-    if state.step in evaluates_at and state.step not in state.metrics:  # due when the run was stopped
-        _evaluate(run)
-        run.saver.rotate(state)
+    _catch_up(run, evaluates_at)
     batches = updates(prepared.train, run_cuts(run), steps=range(state.step, plan.total_steps), workers=config.workers)
     with closing(batches):
         while state.step < plan.total_steps and not state.stopped_early:
@@ -110,9 +108,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
                 set_modes(prepared.forward, prepared.blocks)
             if improved or state.step in saves_at or state.stopped_early:
                 run.saver.save(state, final=state.step == plan.total_steps or state.stopped_early)
-    stopping = placement.ranks.sum(torch.tensor(run.requests.flags())).tolist()  # since the last update
-    if any(stopping):
-        _stop(run, stopping)
+    _stop_if_asked(run)
 
 
 def run_cuts(run: Training) -> Any:
@@ -196,6 +192,20 @@ def _log(run: Training, stats: UpdateStats, *, lrs: dict[str, float]) -> None:
             skipped=state.scaler.skipped,
         )
     )
+
+
+def _catch_up(run: Training, evaluates_at: set[int]) -> None:
+    """The evaluation that was due when the run was stopped."""
+    if run.state.step in evaluates_at and run.state.step not in run.state.metrics:
+        _evaluate(run)
+        run.saver.rotate(run.state)
+
+
+def _stop_if_asked(run: Training) -> None:
+    """After the last update, whose flags were read when it began."""
+    flags = run.placement.ranks.sum(torch.tensor(run.requests.flags())).tolist()
+    if any(flags):
+        _stop(run, flags)
 
 
 def _stop(run: Training, flags: list[int]) -> None:

@@ -158,3 +158,17 @@ def test_a_nan_metric_is_told(tmp_path):
     with pytest.warns(UserWarning, match="never a number"):
         run(Undefined(text_task(tmp_path)), output_dir=str(tmp_path / "run"))
     assert history(tmp_path / "run")[-1]["ended"] == "finished"
+
+
+def test_a_run_config_is_the_arguments_of_fit():
+    """The same names, in the same order, with the same defaults: a recipe and a call say the same."""
+    import dataclasses
+    import inspect
+
+    from finetune.run_config import RunConfig
+
+    arguments = inspect.signature(fit).parameters
+    for field in dataclasses.fields(RunConfig):
+        made = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        default = arguments[field.name].default
+        assert (default is inspect.Parameter.empty and made is dataclasses.MISSING) or default == made, field.name

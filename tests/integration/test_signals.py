@@ -20,10 +20,8 @@ import pytest
 
 from finetune.checkpoints.reading import newest_good
 from finetune.cli import main
-from finetune.config import dump
 from finetune.errors import PreemptedError, RunFolderError
 from finetune.policies import Checkpointing
-from tests import runs
 from tests.forked import Acting, Child, ended_child, send, told_by_child
 from tests.integration.test_resume import finished
 from tests.runs import history, run, text_task
@@ -162,6 +160,23 @@ def test_a_signal_in_the_last_update_leaves_the_rest_to_a_resume(task, folder, w
     assert without_evaluation(left(folder)) == without_evaluation(whole)
 
 
+def test_the_best_of_all_may_be_scored_after_a_resume(task, folder):
+    """The evaluation of the last step was still to come when the run was stopped."""
+    once = {"evaluate_every": "10 steps"}
+    with pytest.raises(PreemptedError):
+        go(Acting(task), folder, stop_at=10, **once)
+    go_on(task, folder, **once)
+    assert json.loads((folder / "metrics.json").read_text())["best"]["step"] == 10
+    assert os.readlink(folder / "best") == "checkpoints/step-000010"
+
+
+def test_killed_before_the_first_checkpoint(task, folder, whole):
+    ended_child(lambda: go(Acting(task, 1, send(signal.SIGKILL)), folder))
+    (folder / "plan.json").unlink()  # as if it had been killed a moment before
+    go_on(task, folder)
+    assert left(folder) == whole
+
+
 def without_evaluation(found: list) -> list:
     step, digests, progress = found[0]
     return [step, digests, {key: progress[key] for key in ("step", "losses", "scaler")}, *found[1:]]
@@ -237,7 +252,6 @@ def recipe_file(folder: Path, task: str) -> Path:
 from pathlib import Path
 from finetune import RunConfig
 from finetune.cli import main
-from tests import runs
 from tests.forked import Acting
 from tests.integration.test_signals import SETTINGS
 
@@ -249,65 +263,6 @@ if __name__ == "__main__":
     main(ours)
 """)
     return file
-
-
-@pytest.fixture(scope="module")
-def recipe(place, task):
-    (place / "tiny.yaml").write_text(dump(runs.config(task, **SETTINGS)))
-    return str(place / "tiny.yaml")
-
-
-def broken_pipe() -> int:
-    read, write = os.pipe()
-    os.close(read)
-    return write
-
-
-def full_disk() -> int:
-    return os.open("/dev/full", os.O_WRONLY)
-
-
-BROKEN = {"nobody reads": broken_pipe, "full disk": full_disk}
-
-
-@pytest.mark.parametrize("numbers", [(1,), (2,), (1, 2)])
-@pytest.mark.parametrize("opened", BROKEN.values(), ids=BROKEN)
-def test_broken_streams_end_no_run(recipe, folder, whole, opened, numbers):
-    def with_broken_streams():
-        for number in numbers:
-            os.dup2(opened(), number)
-        main(argv=["train", recipe, f"output_dir={folder}"])
-
-    assert ended_child(with_broken_streams).code == 0
-    assert last_line(folder) == ("finished", 0)
-
-
-def test_closed_streams_do_not_end_up_in_files(recipe, folder):
-    def without_streams():
-        for number in (0, 1, 2):
-            os.close(number)
-        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = None  # as Python starts without them
-        main(argv=["train", recipe, f"output_dir={folder}"])
-
-    assert ended_child(without_streams).code == 0
-    assert last_line(folder) == ("finished", 0)
-
-
-def test_a_table_that_cannot_be_written_is_told(folder):
-    def listing():
-        os.dup2(full_disk(), 1)
-        main(argv=["recipes", "--json"])
-
-    ended = ended_child(listing)
-    assert ended == (74, "error: standard output cannot be written: No space left on device\n")
-
-
-def test_a_reader_who_has_seen_enough_is_no_fault():
-    def listing():
-        os.dup2(broken_pipe(), 1)
-        main(argv=["recipes"])
-
-    assert ended_child(listing) == (0, "")
 
 
 def loaders() -> list[int]:
