@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .choices import listed, nearest
 
@@ -115,7 +115,7 @@ def _own_parameters(model: nn.Module) -> Iterator[str]:
     return (name for name, _ in model.named_parameters() if ".original_module." not in name)
 
 
-def _unwrapped(model: nn.Module) -> tuple[nn.Module, str]:
+def _unwrapped(model: Any) -> tuple[nn.Module, str]:
     """The model of transformers or timm, and the prefix of its names inside PEFT."""
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
         return model.get_base_model(), "base_model.model."
@@ -141,7 +141,7 @@ def _trunk(model: nn.Module) -> tuple[str, list[nn.Module]]:
     return best
 
 
-def _outside_base(model: nn.Module) -> set[str]:
+def _outside_base(model: Any) -> set[str]:
     """Names of the classifier's parameters."""
     prefix = getattr(model, "base_model_prefix", "")  # transformers
     if prefix and hasattr(model, prefix):

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ..errors import FinetuneError, InterruptedRunError, StorageError
+from ..errors import DataError, FinetuneError, InterruptedRunError, RankLostError, StorageError
 from .streams import OutputLostError
 
 UNEXPECTED = 1
@@ -32,7 +32,7 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else UNEXPECTED
     except FinetuneError as error:
-        _say(str(error), debug=debug)
+        _say(str(error), debug=debug, may_be_own=isinstance(error, DataError | RankLostError))
         return error.exit_code
     except typer.Exit as error:
         return error.exit_code
@@ -48,7 +48,7 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
         if hasattr(error, "format_message"):  # a usage error of click, which typer may bring along under another name
             _say(f"{error.format_message().rstrip('.')}. See: finetune {_verb(words)}--help", debug=debug)
             return USAGE
-        _say(_crashed(error, words), debug=debug)
+        _say(_crashed(error, words), debug=debug, may_be_own=True)
         return UNEXPECTED
 
 
@@ -75,13 +75,16 @@ def _show(message: Warning | str, *_: object) -> None:
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def _say(message: str, *, debug: bool) -> None:
+def _say(message: str, *, debug: bool, may_be_own: bool = False) -> None:
+    """Rank 0 speaks for all; another rank only where it may be the only one that knows."""
     if rank() != 0:
         if os.environ.get("WORLD_SIZE", "1") == "1":
             return
         # The launcher ends all processes when the first one ends, and what all of them found, the first one says.
         # One that is still there then has a fault of its own.
         time.sleep(_HEAD_START)
+        if not may_be_own:
+            return
         message = f"process {rank()}: {message}"
     if debug:
         traceback.print_exc()

@@ -25,7 +25,7 @@ def image(
     """
     _check_name(source)
     with explained(source):
-        module = _model(source, scratch=scratch, image_size=image_size, revision=revision)
+        module: Any = _model(source, scratch=scratch, image_size=image_size, revision=revision)
         kept = not scratch and _label_names(module) == labels.names
         if not kept:
             module.reset_classifier(len(labels.names))
@@ -77,7 +77,7 @@ def _has_fixed_size(name: str) -> bool:
     return bool(cfg.get("fixed_input_size"))
 
 
-def _label_names(module: nn.Module) -> tuple[str, ...] | None:
+def _label_names(module: Any) -> tuple[str, ...] | None:
     """The checkpoint's labels, where it says them."""
     names: Any = module.pretrained_cfg.get("label_names")
     if isinstance(names, dict):

@@ -121,7 +121,7 @@ def _same_head(config: Any, labels: Labels) -> bool:
     return config.problem_type != "regression" and dict(config.id2label) == labels.id2label
 
 
-def _label_sized(module: nn.Module) -> set[str]:
+def _label_sized(module: Any) -> set[str]:
     """Names of the weights whose shape depends on the number of labels: seen on a model with one label more."""
     import copy
 

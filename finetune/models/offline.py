@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from functools import cache
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -35,7 +36,7 @@ def go_offline() -> None:
 
     os.environ["HF_HUB_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True  # transformers and timm ask huggingface_hub
-    datasets = sys.modules.get("datasets.config")  # keeps a copy of its own
+    datasets: Any = sys.modules.get("datasets.config")  # keeps a copy of its own
     if datasets is not None:
         datasets.HF_HUB_OFFLINE = datasets.HF_DATASETS_OFFLINE = True
 

@@ -24,7 +24,7 @@ def resize_images(module: nn.Module, processor: Any, size: int, *, source: str) 
     return module
 
 
-def _rebuilt(module: nn.Module, size: int, *, source: str) -> nn.Module:
+def _rebuilt(module: Any, size: int, *, source: str) -> nn.Module:
     import copy
 
     config = copy.deepcopy(module.config)

@@ -56,11 +56,12 @@ def base_model_name(loaded: LoadedModel) -> str:
     if os.path.isabs(os.path.expanduser(place)) or place.startswith(".") or os.path.isdir(place):
         return os.path.basename(os.path.normpath(place))
     if loaded.library == "timm" and "/" not in place:
-        return str(loaded.module.pretrained_cfg.get("hf_hub_id") or place)
+        module: Any = loaded.module
+        return str(module.pretrained_cfg.get("hf_hub_id") or place)
     return place
 
 
-def _save_transformers(folder: Path, module: nn.Module, names: dict[int, str], weights: dict[str, Tensor]) -> None:
+def _save_transformers(folder: Path, module: Any, names: dict[int, str], weights: dict[str, Tensor]) -> None:
     from .from_transformers import quiet
 
     module.config.id2label = names
@@ -93,7 +94,7 @@ def _save_timm_config(path: Path, loaded: LoadedModel, module: nn.Module, names:
 
 
 def _save_adapter(
-    folder: Path, loaded: LoadedModel, module: nn.Module, names: dict[int, str], weights: dict[str, Tensor]
+    folder: Path, loaded: LoadedModel, module: Any, names: dict[int, str], weights: dict[str, Tensor]
 ) -> None:
     """PEFT's two files, written here: its own ``save_pretrained`` asks the Hub, and writes a card with a local path.
 

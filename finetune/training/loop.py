@@ -15,9 +15,10 @@ from ..choices import listed
 from ..data.loading import updates
 from ..data.sampling import Sampler, cut
 from ..data.store import Draw
-from ..durations import due_steps
+from ..durations import DurationText, due_steps
 from ..errors import ConfigError, DivergedError
 from ..evaluation import evaluate
+from ..plans import Plan
 from ..policies import best_evaluation
 from ..progress import Evaluation
 from ..randomness import seed_everything
@@ -61,10 +62,8 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
     """
     prepared, placement, state = run.prepared, run.placement, run.state
     config, plan = prepared.config, prepared.plan
-    per_epoch = {"steps_per_epoch": plan.steps_per_epoch, "total_steps": plan.total_steps}
     evaluates_at = set(evaluation_steps(config, plan))
-    saves_at = set(due_steps(config.checkpoint.every, **per_epoch)) | {plan.total_steps}
-    logs_at = set(due_steps(config.log_every, **per_epoch)) | {plan.total_steps}
+    saves_at, logs_at = _due(config.checkpoint.every, plan), _due(config.log_every, plan)
     run.requests.defer()
     phase, wrapped, began = None, None, time.monotonic() - state.seconds
     _catch_up(run, evaluates_at)
@@ -109,6 +108,11 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
             if improved or state.step in saves_at or state.stopped_early:
                 run.saver.save(state, final=state.step == plan.total_steps or state.stopped_early)
     _stop_if_asked(run)
+
+
+def _due(every: DurationText, plan: Plan) -> set[int]:
+    """The steps after which something is due; the last one is always."""
+    return {*due_steps(every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps), plan.total_steps}
 
 
 def run_cuts(run: Training) -> Any:

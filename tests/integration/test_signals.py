@@ -252,6 +252,7 @@ def recipe_file(folder: Path, task: str) -> Path:
 from pathlib import Path
 from finetune import RunConfig
 from finetune.cli import main
+from tests import runs
 from tests.forked import Acting
 from tests.integration.test_signals import SETTINGS
 
