@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Generator, Sequence
+from multiprocessing.connection import wait
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,13 @@ def updates(
             if isinstance(batches, FinetuneError):
                 raise batches
             yield batches
+    except (ConnectionError, EOFError, FileNotFoundError) as fault:
+        # A tensor that was under way when its sender died; the data's own missing file is raised by a live one.
+        sentinels = {process.sentinel: str(process.pid) for process in iterator._workers} if workers else {}
+        lost = [sentinels[sentinel] for sentinel in wait(sentinels, timeout=1)]
+        if not lost:
+            raise
+        raise RuntimeError(f"DataLoader worker (pid(s) {', '.join(lost)}) exited unexpectedly") from fault
     finally:
         if workers:  # else they live for as long as anyone holds the exception that ended the run
             iterator._shutdown_workers()
@@ -90,6 +99,7 @@ def _outlive_signals(worker: int) -> None:
         signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _ignore_once)
     die_with_parent(signal.SIGKILL)
+    sys.excepthook = lambda *fault: None  # faults go through the queue; this gets the noise of threads
 
 
 def _ignore_once(number: int, frame: FrameType | None) -> None:
