@@ -126,7 +126,7 @@ def _sizes(done: Sequence[Trained]) -> str:
     margin = 1.96 * math.sqrt(max(middle * (1 - middle), 1e-9) / first.examples[held_out])
     return (
         f"{first.examples['train']} training examples, {first.classes} classes (chance {1 / first.classes:.1%});"
-        f" accuracy on {first.examples[held_out]} {held_out} examples, one seed, give or take {100 * margin:.1f} points"
+        f" accuracy on {first.examples[held_out]} {held_out} examples, one seed, +-{100 * margin:.1f} points"
     )
 
 

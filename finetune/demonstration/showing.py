@@ -56,6 +56,9 @@ def main(
             write_results(output, as_json(parts, seconds=time.monotonic() - began))
             if not json_only:
                 print_part(parts[-1])
+    except KeyboardInterrupt:
+        _say(f"interrupted; what has finished is in {output}")
+        raise
     finally:
         lock.release()
     seconds = time.monotonic() - began

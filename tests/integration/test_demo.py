@@ -186,7 +186,7 @@ def test_without_its_memory_a_row_has_an_empty_cell(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert next(line for line in lines if line.startswith("full")).rstrip().endswith("2.0")
     assert next(line for line in lines if line.startswith("lora")).rstrip().endswith("1 MB")
-    assert "give or take 9.8 points" in "\n".join(lines)
+    assert "+-9.8 points" in "\n".join(lines)
     assert as_json([Part(course, [])], seconds=1.0)["text"]["not_run"] is None
 
 
