@@ -6,7 +6,7 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml recipes/bert_text.py --recipe lora --config my.yaml
 
 Accuracy in % on the test split, one seed (42), measured on a 2-core CPU. On pydocs (650 test examples) a difference
-of four points may be chance, on banking77 (3,080) one of one point.
+of four points may be chance, on banking77 (3,080) one point.
 
     recipe              trained       MiniLM,    MiniLM,       BERT-base,
                                       pydocs     banking77     SST-2
@@ -22,8 +22,8 @@ An empty cell was not measured. "trained" is for pydocs with its 13 classes. The
 all-MiniLM-L6-v2 and google-bert/bert-base-uncased; the commands, after ``finetune train bert_text --recipe NAME``:
 
     pydocs       (nothing more) or ``finetune demo``, which also gives the last row
-    banking77    task.data=banking77 task.max_length=64 batch_size=32 length='3 epochs' evaluate_every='1 epoch', measured
-                 on the same rows as csv files with a tenth of train held out; (a) and optimizer.head_lr=1e-3
+    banking77    task.data=banking77 task.max_length=64 batch_size=32 length='3 epochs' evaluate_every='1 epoch'
+                 (measured on the same rows as csv files, a tenth of train held out); (a) and optimizer.head_lr=1e-3
     SST-2        task.model=google-bert/bert-base-uncased task.data=sst2 task.max_length=128 batch_size=32
                  length='3 epochs' optimizer.lr=2e-5 optimizer.head_lr=2e-5
 
