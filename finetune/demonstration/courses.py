@@ -60,7 +60,8 @@ def trained(course: Course, function: str, folder: Path, *, show: str, timm_sour
 
     from ..training import fit
 
-    overrides = [f"output_dir={folder}", "checkpoint.keep_last=1"]
+    # An improving evaluation saves too, and the checkpoints go in the end: 270 MB written each epoch would be for nothing.
+    overrides = [f"output_dir={folder}", "checkpoint.keep_last=1", "checkpoint.every=100%"]
     if timm_source is not None:
         overrides.append(f"task.model=timm:{timm_source}")
     prepared = running.prepare(course.recipe, function=function, files=(), overrides=overrides)
