@@ -33,31 +33,32 @@ class Report(NamedTuple):
     peak_bytes: int | None = None  # peak resident memory less what was resident when the work began
 
 
-def report_of(work: Callable[[], Any], *, crash_log: Path, forks: bool = FORKS) -> Report:  # noqa: FBT001
-    """Run ``work``, in a child with all cores where this platform forks; otherwise here, without its memory.
+def report_of(work: Callable[[], Any], *, crash_log: Path, threads: int = 0, forks: bool = FORKS) -> Report:
+    """Run ``work``, in a child where this platform forks; otherwise here, without its memory.
 
     The parent must have kept torch to one thread, since threads do not survive a fork.
 
     Args:
         work: What it returns is pickled.
         crash_log: Where the traceback of a fault that nobody expected goes.
+        threads: Of torch in the child; 0: as many as there are cores.
         forks: False runs it in this process.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, here or in the child; the child has ended.
     """
-    report = _in_child(work, crash_log) if forks else _measured(work, crash_log)
+    report = _in_child(work, crash_log, threads or cores()) if forks else _measured(work, crash_log)
     if report.exit_code == InterruptedRunError.exit_code:
         raise KeyboardInterrupt
     return report
 
 
-def _in_child(work: Callable[[], Any], crash_log: Path) -> Report:
+def _in_child(work: Callable[[], Any], crash_log: Path, threads: int) -> Report:
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(work, crash_log, sender), daemon=True)
+    child = context.Process(target=_child, args=(work, crash_log, threads, sender), daemon=True)
     began = time.monotonic()
     child.start()
     sender.close()
@@ -78,10 +79,10 @@ def _in_child(work: Callable[[], Any], crash_log: Path) -> Report:
     return report
 
 
-def _child(work: Callable[[], Any], crash_log: Path, sender: Connection) -> None:
+def _child(work: Callable[[], Any], crash_log: Path, threads: int, sender: Connection) -> None:
     die_with_parent(signal.SIGTERM)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(cores())
+        sys.modules["torch"].set_num_threads(threads)
     before = _resident("VmRSS")
     report = _measured(work, crash_log)
     peak = _resident("VmHWM")  # the kernel starts a child's at what it inherits

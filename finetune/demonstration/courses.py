@@ -21,6 +21,7 @@ class Course(NamedTuple):
     baseline: Callable[[Any], baselines.Scored]  # of the recipe's task
     prepare: Callable[[], object]  # what all runs need, once, in the parent; a FinetuneError skips the course
     export_to_timm: Callable[[Path], Path] | None = None  # the same weights for timm, as one more run
+    threads: int = 0  # of torch; 0: as many as there are cores
 
 
 class Trained(NamedTuple):
@@ -42,7 +43,8 @@ def courses() -> tuple[Course, Course]:
     functions = ("scratch", *STRATEGIES)
     return (
         Course("text", "bert_text", functions, baselines.tfidf, _prepare_texts),
-        Course("images", "vit_images", functions, baselines.pixels, _prepare_images, export_to_timm),
+        # Its tensors are so small that a second thread costs more than it does.
+        Course("images", "vit_images", functions, baselines.pixels, _prepare_images, export_to_timm, threads=1),
     )
 
 
@@ -60,7 +62,7 @@ def trained(course: Course, function: str, folder: Path, *, show: str, timm_sour
 
     from ..training import fit
 
-    # An improving evaluation saves too, and the checkpoints go in the end: 270 MB written each epoch would be for nothing.
+    # An improving evaluation saves too, and the checkpoints go in the end: 270 MB at each epoch would be for nothing.
     overrides = [f"output_dir={folder}", "checkpoint.keep_last=1", "checkpoint.every=100%"]
     if timm_source is not None:
         overrides.append(f"task.model=timm:{timm_source}")

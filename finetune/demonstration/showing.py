@@ -48,7 +48,7 @@ def main(
     try:
         if moved:
             _say(moved)
-        _say(f"importing the libraries; then each run has {cores()} core{'s' if cores() > 1 else ''} for itself")
+        _say(f"importing the libraries; then one run after the other, on {cores()} core{'s' if cores() > 1 else ''}")
         warm()
         parts = []
         for course in courses() if chosen is None else chosen:
@@ -83,7 +83,8 @@ def run_course(course: Course, output: Path, *, forks: bool = FORKS) -> Part:
         place = f"{course.name} {number}/{len(works)}  {label(name)}"
         if sys.stderr.isatty():
             _say(place)
-        report = report_of(work, crash_log=output / f"{course.name}-{name}.crash.txt", forks=forks)
+        crash_log = output / f"{course.name}-{name}.crash.txt"
+        report = report_of(work, crash_log=crash_log, threads=course.threads, forks=forks)
         rows.append(Row(name, report))
         if report.error:
             _say(f"{place}: failed: {report.error}")
