@@ -89,8 +89,9 @@ def ending(parts: Sequence[Part], output: Path, *, seconds: float) -> Iterator[s
     yield "The real thing, with a network; larger models and data want lower rates and fewer epochs:"
     usual = "length='3 epochs' batch_size=32"
     text, image = "google-bert/bert-base-uncased", "google/vit-base-patch16-224-in21k"
-    yield f"  finetune train bert_text task.model={text} task.data=sst2 optimizer.lr=2e-5 optimizer.head_lr=2e-5 {usual}"
-    yield f"  finetune train vit_images task.model={image} task.data=cifar10 optimizer.lr=5e-5 optimizer.head_lr=1e-3 {usual}"
+    bert, vit = "optimizer.lr=2e-5 optimizer.head_lr=2e-5", "optimizer.lr=5e-5 optimizer.head_lr=1e-3"
+    yield f"  finetune train bert_text task.model={text} task.data=sst2 {bert} {usual}"
+    yield f"  finetune train vit_images task.model={image} task.data=cifar10 {vit} {usual}"
 
 
 def as_json(parts: Sequence[Part], *, seconds: float) -> dict[str, Any]:
