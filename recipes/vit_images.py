@@ -13,7 +13,7 @@ of one point may be chance, on clothing (372) one of three.
     full                306,730    97.5          90.6 (a)
     freeze                1,162    93.1          88.7
     discriminative      306,730    97.1          89.5 (a)
-    gradual_unfreeze    306,730    96.5
+    gradual_unfreeze    306,730    96.5          89.2 (a)
     lora                 43,978    97.2          90.9 (b)
     scratch             306,730    66.0
     pixels + logistic regression   94.5

@@ -130,7 +130,7 @@ def test_a_collective_waits_ten_minutes_at_most():
 
 def test_ranks_outlive_a_killed_launcher_and_save(task, folder, whole):
     """The real one, in fresh interpreters: both ranks are told by the kernel, and agree."""
-    file = recipe_file(folder, "Acting(task, 4, lambda: os.kill(os.getppid(), signal.SIGKILL), rank=1)")
+    file = recipe_file(folder, "Acting(task, 4, lose_launcher, rank=1)")
     alive, held = os.pipe()
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
     launcher = subprocess.Popen(

@@ -230,7 +230,7 @@ def test_handlers_are_given_back(task):
 
 def test_a_run_outlives_its_launcher_and_saves(task, folder, whole):
     """`accelerate launch` of one process is gone at once when it is stopped; the kernel tells the process."""
-    file = recipe_file(folder, "Acting(task, 4, lambda: os.kill(os.getppid(), signal.SIGKILL))")
+    file = recipe_file(folder, "Acting(task, 4, lose_launcher)")
 
     def launched():
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
@@ -256,6 +256,12 @@ from finetune.cli import main
 from tests import runs
 from tests.forked import Acting
 from tests.integration.test_signals import SETTINGS
+
+def lose_launcher():
+    launcher = os.getppid()
+    os.kill(launcher, signal.SIGKILL)
+    while os.getppid() == launcher:  # it dies when the kernel pleases, and the signal comes with its death
+        pass
 
 def ours() -> RunConfig:
     task = runs.text_task(Path({str(folder.parents[1])!r}))
