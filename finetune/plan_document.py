@@ -71,7 +71,6 @@ def describe(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
         "curve": _curve(plan),
         "curriculum": [{"step": s, "share": share, "visible": n} for s, share, n in facts.visible] or None,
         "evaluations": list(facts.evaluations),
-        "cached": [],
         "memory": _memory(plan, config, facts, counts),
         "warnings": list(facts.warnings),
         "data": facts.data,

@@ -8,19 +8,9 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 Show = Literal["progress", "nothing"]
-
-
-class Display(Protocol):
-    """Where the course of a run is shown."""
-
-    def update(self, step: int, *, loss: float, lr: float) -> None:
-        """After an update; values are those of the last log event."""
-
-    def line(self, text: str) -> None:
-        """One line that stays."""
 
 
 class Silent:

@@ -77,8 +77,3 @@ class Ranks:
             raise fault
         result: T = value
         return result
-
-    def barrier(self) -> None:
-        """Wait for all."""
-        if self.count > 1:
-            dist.barrier()
