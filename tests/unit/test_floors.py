@@ -17,11 +17,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # DESIGN, section 4: ground floor first.
 FLOORS = [
-    {"_version", "errors", "durations", "progress", "randomness", "choices", "fields", "orphans"},
-    {"layers", "optimizers", "losses", "environment"},
+    {
+        "_version",
+        "errors",
+        "durations",
+        "progress",
+        "randomness",
+        "choices",
+        "fields",
+        "orphans",
+        "speed",
+        "cached_arrays",
+        "start_up",
+    },
+    {"layers", "optimizers", "fused", "losses", "environment", "cpu_runtime"},
     {"models", "data", "encoders", "metrics"},
     {"schedules", "strategies", "curricula", "policies", "precision", "tasks"},
-    {"run_config", "plans", "plan_document", "checkpoints", "tracking", "model_cards"},
+    {"run_config", "plans", "plan_document", "prefix", "checkpoints", "tracking", "model_cards"},
     {"hub"},
     {"training", "evaluation"},
     {"config", "running", "cli", "demonstration"},
