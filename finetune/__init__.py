@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import _version
+from .start_up import rarely_collected
 
 if TYPE_CHECKING:
     from .cli import main as main
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     from .schedules import Constant as Constant
     from .schedules import WarmupCosine as WarmupCosine
     from .schedules import WarmupLinear as WarmupLinear
+    from .speed import PLAIN as PLAIN
+    from .speed import Speed as Speed
     from .strategies import Discriminative as Discriminative
     from .strategies import Freeze as Freeze
     from .strategies import Full as Full
     from .strategies import GradualUnfreeze as GradualUnfreeze
     from .strategies import LoRA as LoRA
+    from .tasks.growing_length import GrowingLength as GrowingLength
     from .tasks.images import ImageClassification as ImageClassification
+    from .tasks.patch_dropout import PatchDropout as PatchDropout
+    from .tasks.progressive import ProgressiveResolution as ProgressiveResolution
     from .tasks.text import TextClassification as TextClassification
     from .tasks.text import TextRegression as TextRegression
     from .training import fit as fit
@@ -47,11 +53,16 @@ _HOMES = {
     "Freeze": "strategies",
     "Full": "strategies",
     "GradualUnfreeze": "strategies",
+    "GrowingLength": "tasks.growing_length",
     "ImageClassification": "tasks.images",
     "LoRA": "strategies",
+    "PLAIN": "speed",
+    "PatchDropout": "tasks.patch_dropout",
     "Precision": "precision",
+    "ProgressiveResolution": "tasks.progressive",
     "RunConfig": "run_config",
     "SGD": "optimizers",
+    "Speed": "speed",
     "TextClassification": "tasks.text",
     "TextRegression": "tasks.text",
     "WarmupCosine": "schedules",
@@ -67,7 +78,8 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'finetune' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    with rarely_collected():
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .data.loading import weighted_batch
-from .data.sampling import MicroBatch, cut
-from .data.store import Draw, Store
-from .tasks.base import Predictions, Task
+from .data.loading import updates
+from .data.sampling import MicroBatch, Tokens, cut
+from .data.store import Draws, Store, indices_of, moved
+from .tasks.base import Output, Predictions, Task
 
 if TYPE_CHECKING:
     from .progress import Progress
     from .training.placement import Placement
+
+_LARGER = 4  # batches than in training: no activation is kept for a backward
 
 
 def predict(
@@ -26,38 +29,82 @@ def predict(
     progress: Progress,
     placement: Placement,
     micro_batch: MicroBatch,
+    tokens: Tokens = "padded",
 ) -> tuple[Predictions, np.ndarray]:
     """Logits of every example in the order of the split, and its loss.
 
-    Every rank runs equally many forwards and gets all results: rows are gathered with their index, sorted by
-    it, and counted, so nothing is trimmed by a guess at what was padding.
+    Examples go by length, so that there is little padding. Every rank runs equally many forwards and gets all
+    results in one gather; which rank computed which example is known, so nothing is trimmed by a guess at what
+    was padding.
+
+    Args:
+        forward: The wrapped model.
+        store: The split.
+        task: Gives logits and losses.
+        progress: The clock.
+        placement: Device and ranks.
+        micro_batch: Of training; batches here are larger.
+        tokens: What a micro-batch in tokens counts.
 
     Returns:
         Predictions, and losses (items,) with their weights: (items, 2); empty without labels.
     """
-    draws = [Draw(0, 0, index) for index in range(len(store))]
-    mine = cut(draws, store.lengths, num_ranks=placement.ranks.count, micro_batch=micro_batch)[placement.ranks.index]
-    index, logits, losses = [], [], []
+    every = Draws(np.arange(len(store)))
+    ranks = placement.ranks
+    limit = micro_batch.times(_LARGER)
+    shares = cut(every, store.lengths, num_ranks=ranks.count, micro_batch=limit, tokens=tokens)
+    mine = shares[ranks.index]
+    kept: _Kept | None = None
     forward.eval()
-    with torch.no_grad():
-        for part in mine:
-            batch = {name: tensor.to(placement.device) for name, tensor in weighted_batch(store, part).items()}
+    batches = updates(store, lambda at: [mine[at]], steps=range(len(mine)), workers=0, device=placement.device)
+    # not inference_mode: what a model keeps of such a forward (a table of positions) can serve no backward
+    with torch.no_grad(), closing(batches):
+        for part, (batch,) in zip(mine, batches, strict=True):
             with placement.autocast():
-                output = task.forward(forward, batch, progress)
-            if part:
-                index.append(batch["index"].cpu().numpy())
-                logits.append(output.logits.float().cpu().numpy())
-                if output.losses is not None and output.weights is not None:
-                    losses.append(torch.stack([output.losses, output.weights], 1).float().cpu().numpy())
-    width = output.logits.shape[1:]
-    all_index = placement.ranks.rows(np.concatenate([np.zeros(0, np.int64), *index]))
-    all_logits = placement.ranks.rows(np.concatenate([np.zeros((0, *width), np.float32), *logits]))
-    all_losses = placement.ranks.rows(np.concatenate([np.zeros((0, 2), np.float32), *losses]))
-    order = np.argsort(all_index, kind="stable")
-    assert np.array_equal(all_index[order], np.arange(len(store))), "every example exactly once"
-    if len(all_losses) == len(order):
-        all_losses = all_losses[order]
-    return Predictions(all_logits[order], store.labels), all_losses
+                output = task.forward(forward, moved(batch, placement.device), progress)
+            kept = kept or _Kept(output, num_examples=sum(map(len, mine)))
+            kept.add(output, count=len(part))
+    assert kept is not None
+    rows = ranks.rows(kept.rows.cpu().numpy())
+    order = np.concatenate([indices_of(part) for share in shares for part in share])
+    assert len(rows) == len(order) == len(store), "every example exactly once"
+    in_order = np.empty_like(rows)
+    in_order[order] = rows
+    logits = np.ascontiguousarray(in_order[:, : kept.width]).reshape(-1, *kept.shape)
+    losses = in_order[:, kept.width :] if kept.items is None else ranks.rows(torch.cat(kept.items).cpu().numpy())
+    return Predictions(logits, store.labels), losses if losses.shape[1] else losses.reshape(0, 2)
+
+
+class _Kept:
+    """Results of this rank's examples, left on the device: (examples, classes), and loss and weight beside them.
+
+    Losses that are not one per example, as those of tokens, are kept in ``items``, (items, 2) for each batch.
+    """
+
+    def __init__(self, output: Output, *, num_examples: int) -> None:
+        self.shape = output.logits.shape[1:]
+        self.width = self.shape.numel()
+        has_losses = output.losses is not None
+        is_per_example = output.losses is not None and len(output.losses) == len(output.logits)
+        self.items: list[Tensor] | None = [] if has_losses and not is_per_example else None
+        columns = self.width + 2 * is_per_example
+        self.rows = torch.empty(num_examples, columns, dtype=torch.float32, device=output.logits.device)
+        self._filled = 0
+
+    def add(self, output: Output, *, count: int) -> None:
+        """Those of a batch; ``count`` is 0 where it only kept this rank in step."""
+        if not count:
+            return
+        here = self.rows[self._filled : self._filled + count]
+        here[:, : self.width] = output.logits.reshape(count, self.width)
+        self._filled += count
+        if output.losses is None or output.weights is None:
+            return
+        losses = torch.stack([output.losses, output.weights], 1).float()
+        if self.items is None:
+            here[:, self.width :] = losses
+        else:
+            self.items.append(losses)
 
 
 def evaluate(
@@ -68,10 +115,11 @@ def evaluate(
     progress: Progress,
     placement: Placement,
     micro_batch: MicroBatch,
+    tokens: Tokens = "padded",
 ) -> dict[str, float]:
     """The task's metrics and the mean ``loss`` on a split: computed on rank 0 from all predictions, and shared."""
     predictions, losses = predict(
-        forward, store, task=task, progress=progress, placement=placement, micro_batch=micro_batch
+        forward, store, task=task, progress=progress, placement=placement, micro_batch=micro_batch, tokens=tokens
     )
 
     def scored() -> dict[str, float]:

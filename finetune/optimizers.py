@@ -69,8 +69,12 @@ class AdamW:
     def build(self, param_groups: Sequence[Mapping[str, Any]], *, fused: str) -> torch.optim.Optimizer:
         import torch
 
+        from .fused import FusedAdamW
+
         groups = [dict(group) for group in param_groups]
-        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=fused == "yes" or None)
+        if fused == "yes":
+            return FusedAdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,12 @@ class SGD:
     def build(self, param_groups: Sequence[Mapping[str, Any]], *, fused: str) -> torch.optim.Optimizer:
         import torch
 
+        from .fused import FusedSGD
+
         groups = [dict(group) for group in param_groups]
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, fused=fused == "yes" or None)
+        if fused == "yes":
+            return FusedSGD(groups, lr=self.lr, momentum=self.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
 
 
 def base_lr(optimizer: OptimizerConfig, group: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .optimizers import base_lr, is_decayed
@@ -40,6 +40,10 @@ class RunFacts:
     frozen_weights: str  # fingerprint of what never trains, and is therefore in no checkpoint
     activations: int  # bytes kept for backward by one micro-batch
     warnings: Sequence[str]
+    ways: Mapping[str, str] = field(default_factory=dict)  # each technique of speed: on, or off and why
+    is_sharded: bool = False  # weights are cut over processes
+    used_rows: str = ""  # which rows of the word embedding train, and what the others hold; empty: all train
+    cached: Mapping[str, Any] = field(default_factory=dict)  # what is kept of the frozen layers, and where
 
 
 def describe(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
@@ -71,6 +75,8 @@ def describe(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
         "curve": _curve(plan),
         "curriculum": [{"step": s, "share": share, "visible": n} for s, share, n in facts.visible] or None,
         "evaluations": list(facts.evaluations),
+        "speed": dict(facts.ways),
+        "cached": dict(facts.cached),
         "memory": _memory(plan, config, facts, counts),
         "warnings": list(facts.warnings),
         "data": facts.data,
@@ -87,6 +93,7 @@ def identity(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
     values["new"] = list(facts.new)
     values["data"] = {"fingerprint": facts.data, "num_examples": facts.num_examples}
     values["frozen_weights"] = facts.frozen_weights
+    values["used_vocabulary"] = facts.used_rows
     values["groups"] = {group.name: len(group.parameters) for group in plan.groups}
     return json.loads(json.dumps(values))
 
@@ -206,10 +213,13 @@ def _memory(plan: Plan, config: RunConfig, facts: RunFacts, counts: Mapping[str,
     at_once = max((sum(by_group[name] for name in phase.rates) for phase in plan.phases), default=0)
     ever = sum(by_group[name] for name in plan.trained())
     moments = 2 if getattr(config.optimizer, "betas", None) else 1 if getattr(config.optimizer, "momentum", 0) else 0
+    copies = config.speed.async_save != "off" and config.output_dir is not None and not facts.is_sharded
     memory = {
         "weights": 4 * sum(counts.values()),
         "gradients": 4 * at_once,
         "optimizer": 4 * moments * ever,
         "activations": facts.activations,
     }
+    if copies and facts.device == "cpu":  # else it lies beside the device, in the memory of the host
+        memory["snapshot"] = 4 * (1 + moments) * ever  # of a checkpoint that is being written
     return memory | {"total": sum(memory.values())}

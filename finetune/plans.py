@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .choices import listed
 from .errors import ConfigError
@@ -12,10 +12,25 @@ from .optimizers import OptimizerConfig, base_lr
 from .policies import without_improvement
 from .progress import Evaluation, Progress
 from .schedules import Schedule
-from .strategies.base import Phase, Plateau, Rate, Strategy
+from .strategies.base import Phase, Plateau, Strategy
 
 if TYPE_CHECKING:
     from .layers import LayerGroup
+
+
+class Stage(NamedTuple):
+    """The stretch of a run that a step lies in; it lasts to ``end``, or to an evaluation that ends it earlier."""
+
+    phase: int
+    start: int
+    end: int
+
+
+class Setting(NamedTuple):
+    """What the optimizer is set to at a step."""
+
+    lrs: dict[str, float]  # of every group that trains; one that is absent is frozen
+    momenta: dict[str, float]  # of the groups whose schedule sets one
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,9 @@ class Plan:
 
     def at(self, step: int, evaluations: Sequence[Evaluation] = ()) -> Progress:
         """The clock at ``step``; evaluations after it are left out."""
-        made = tuple(evaluation for evaluation in evaluations if evaluation.step <= step)
+        made = tuple(evaluations)
+        if made and made[-1].step > step:
+            made = tuple(evaluation for evaluation in made if evaluation.step <= step)
         return Progress(step, self.total_steps, self.steps_per_epoch, made)
 
     def starts(self, progress: Progress) -> list[int]:
@@ -44,32 +61,41 @@ class Plan:
                 found.append(max(progress.steps(phase.start), found[-1] if found else 0))
         return found
 
+    def stage(self, progress: Progress) -> Stage:
+        """The phase that ``progress.step`` belongs to, and how long it lasts; of several that start at once, the last.
+
+        It is the same for every step before its end until another evaluation is made.
+        """
+        starts = self.starts(progress)
+        number = max(at for at, start in enumerate(starts) if start <= progress.step)
+        return Stage(number, starts[number], min([*starts[number + 1 :], self.total_steps]))
+
     def phase(self, progress: Progress) -> int:
-        """The number of the phase that ``progress.step`` belongs to; of several that start at once, the last."""
-        return max(number for number, start in enumerate(self.starts(progress)) if start <= progress.step)
+        """The number of the phase that ``progress.step`` belongs to."""
+        return self.stage(progress).phase
+
+    def setting(self, progress: Progress, stage: Stage) -> Setting:
+        """LR and momentum of every group that trains at this step; every schedule is asked once."""
+        rates = self.phases[stage.phase].rates
+        asked: dict[int, tuple[float, float | None]] = {}
+        lrs, momenta = {}, {}
+        for name, rate in rates.items():
+            key = id(rate.schedule)
+            if key not in asked:
+                asked[key] = self._of_schedule(rate.schedule, progress, stage)
+            multiplier, momentum = asked[key]
+            lrs[name] = rate.scale * base_lr(self.optimizer, name) * multiplier
+            if momentum is not None:
+                momenta[name] = momentum
+        return Setting(lrs, momenta)
 
     def rates(self, progress: Progress) -> dict[str, float]:
         """The LR of every group that trains at this step; a group that is absent is frozen."""
-        starts = self.starts(progress)
-        number = max(at for at, start in enumerate(starts) if start <= progress.step)
-        end = min([start for start in starts[number + 1 :]] + [self.total_steps])
-        return {
-            name: rate.scale
-            * base_lr(self.optimizer, name)
-            * self._of_rate(rate, progress, start=starts[number], end=end)[0]
-            for name, rate in self.phases[number].rates.items()
-        }
+        return self.setting(progress, self.stage(progress)).lrs
 
     def momenta(self, progress: Progress) -> dict[str, float]:
         """The momentum of the groups whose schedule sets one."""
-        starts = self.starts(progress)
-        number = max(at for at, start in enumerate(starts) if start <= progress.step)
-        end = min([start for start in starts[number + 1 :]] + [self.total_steps])
-        found = {
-            name: self._of_rate(rate, progress, start=starts[number], end=end)[1]
-            for name, rate in self.phases[number].rates.items()
-        }
-        return {name: momentum for name, momentum in found.items() if momentum is not None}
+        return self.setting(progress, self.stage(progress)).momenta
 
     def earliest(self) -> list[int]:
         """The step at which each phase starts where every plateau comes as soon as it can."""
@@ -96,11 +122,12 @@ class Plan:
         certain = [at for at, start in enumerate(starts) if start < min(ends[at], self.total_steps)]
         return {name for number in certain for name in self.phases[number].rates}
 
-    def _of_rate(self, rate: Rate, progress: Progress, *, start: int, end: int) -> tuple[float, float | None]:
-        """Multiplier and momentum: of the run's schedule, or of the rate's own over the phase."""
+    def _of_schedule(self, own: Schedule | None, progress: Progress, stage: Stage) -> tuple[float, float | None]:
+        """Multiplier and momentum: of the run's schedule, or of a rate's own over the phase."""
         schedule, clock = self.schedule, progress
-        if rate.schedule is not None:
-            schedule, clock = rate.schedule, progress._replace(step=progress.step - start, total_steps=end - start)
+        if own is not None:
+            length = stage.end - stage.start
+            schedule, clock = own, progress._replace(step=progress.step - stage.start, total_steps=length)
         return schedule.multiplier(clock), schedule.momentum(clock)
 
 
@@ -221,9 +248,3 @@ def plan_warnings(plan: Plan) -> list[str]:
     if late and never:
         found.append(f"never trained in this run: {listed(never)}")
     return found
-
-
-def optimizer_lrs(plan: Plan, progress: Progress) -> Mapping[str, float]:
-    """The LR of every group, 0 for a frozen one: what stands in the torch optimizer at this step."""
-    rates = plan.rates(progress)
-    return {group.name: rates.get(group.name, 0.0) for group in plan.groups}

@@ -16,6 +16,7 @@ from .optimizers import AdamW, OptimizerConfig
 from .policies import Checkpointing, EarlyStopping
 from .precision import Precision
 from .schedules import Schedule, WarmupLinear
+from .speed import Speed
 from .strategies.base import Strategy
 from .strategies.full import Full
 from .tasks.base import Task
@@ -44,6 +45,7 @@ class RunConfig:
         workers: Loader processes.
         log_every: Interval of lines in ``log.jsonl``.
         seed: Of everything random.
+        speed: Techniques that make the run fast; exact ones are on.
         output_dir: The run folder; None (in Python only): nothing is written.
     """
 
@@ -65,6 +67,7 @@ class RunConfig:
     workers: Annotated[int, Ge(0)] = 0
     log_every: DurationText = "10 steps"
     seed: Annotated[int, Ge(0)] = 42
+    speed: Speed = field(default_factory=Speed)
     output_dir: str | None = None
 
     def __post_init__(self) -> None:

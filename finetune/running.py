@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import RunFolderError
+from .start_up import rarely_collected
 
 if TYPE_CHECKING:
     from .run_config import RunConfig
@@ -54,6 +55,7 @@ def trusting(prepared: Prepared) -> Prepared:
     import dataclasses
 
     from .metrics.external import External, Loaded, resolve
+    from .tasks.wrapping import replaced
 
     def loaded(metric: Any) -> Any:
         found = resolve(metric, trusted="remote code") if isinstance(metric, External) else None
@@ -61,21 +63,21 @@ def trusting(prepared: Prepared) -> Prepared:
 
     task: Any = prepared.config.task
     metrics = [loaded(metric) for metric in task.metrics]
-    config = dataclasses.replace(prepared.config, task=dataclasses.replace(task, metrics=tuple(metrics)))
+    config = dataclasses.replace(prepared.config, task=replaced(task, metrics=tuple(metrics)))
     return prepared._replace(config=config)
 
 
 def describe_plan(prepared: Prepared) -> dict[str, Any]:
     """What ``finetune plan`` shows, as JSON can hold it; loads data and model, and trains nothing."""
-    from .training import plan_run
-
+    with rarely_collected():
+        from .training import plan_run
     return plan_run(prepared.config)
 
 
 def train(prepared: Prepared, *, existing: Literal["refuse", "resume", "overwrite"]) -> FitResult:
     """Run it."""
-    from .training import fit
-
+    with rarely_collected():
+        from .training import fit
     config = prepared.config
     if config.output_dir is not None:
         _current[:] = [Path(config.output_dir)]
@@ -93,7 +95,9 @@ def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
     from .config import resolve
     from .data.spec import SPLITS
     from .errors import ConfigError
-    from .training import score_model
+
+    with rarely_collected():
+        from .training import score_model
 
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: no such split{nearest(split, SPLITS)}; there are {listed(SPLITS)}.")

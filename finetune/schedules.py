@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Literal, Protocol
 
 from annotated_types import Ge, Le
@@ -64,7 +65,7 @@ class WarmupLinear:
         Duration.parse(self.warmup)
 
     def multiplier(self, progress: Progress) -> float:
-        warmup = _warmup_steps(self.warmup, progress)
+        warmup = _warmup_steps(self.warmup, progress.total_steps, progress.steps_per_epoch)
         if progress.step < warmup:
             return progress.step / warmup
         return max(0.0, (progress.total_steps - progress.step) / max(1, progress.total_steps - warmup))
@@ -97,7 +98,7 @@ class WarmupCosine:
             raise ValueError(f"floor is a share of the base LR, from 0 to 1; got {self.floor}")
 
     def multiplier(self, progress: Progress) -> float:
-        warmup = _warmup_steps(self.warmup, progress)
+        warmup = _warmup_steps(self.warmup, progress.total_steps, progress.steps_per_epoch)
         if progress.step < warmup:
             return progress.step / warmup
         through = (progress.step - warmup) / max(1, progress.total_steps - warmup)
@@ -107,13 +108,14 @@ class WarmupCosine:
         return None
 
 
-def _warmup_steps(warmup: DurationText, progress: Progress) -> int:
+@lru_cache  # asked at every step
+def _warmup_steps(warmup: str, total_steps: int, steps_per_epoch: int) -> int:
     """The warm-up in updates.
 
     Raises:
         ValueError: It is as long as the run, so the LR would never come down (or never reach its peak).
     """
-    steps = progress.steps(warmup)
-    if steps >= progress.total_steps > 0:
-        raise ValueError(f"warmup: {warmup!r} is {steps} steps, and the whole is {progress.total_steps}; shorten it")
+    steps = Duration.parse(warmup).steps(steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    if steps >= total_steps > 0:
+        raise ValueError(f"warmup: {warmup!r} is {steps} steps, and the whole is {total_steps}; shorten it")
     return steps

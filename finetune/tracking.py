@@ -60,7 +60,9 @@ class Lines:
 
 
 class Bar:
-    """A bar with loss, learning rate and remaining time, on a terminal."""
+    """A bar with loss, learning rate and remaining time, on a terminal; told four times a second at most."""
+
+    _INTERVAL_S = 0.25
 
     def __init__(self, total_steps: int, *, start: int) -> None:
         from rich.console import Console
@@ -75,8 +77,14 @@ class Bar:
             transient=True,
         )
         self._bar = self._progress.add_task("", total=total_steps, completed=start, loss="-", lr="-")
+        self._total = total_steps
+        self._shown = 0.0
 
     def update(self, step: int, *, loss: float, lr: float) -> None:
+        now = time.monotonic()
+        if now - self._shown < self._INTERVAL_S and step < self._total:
+            return
+        self._shown = now
         self._progress.update(self._bar, completed=step, loss=f"{loss:.4f}", lr=f"{lr:.2e}")
 
     def line(self, text: str) -> None:

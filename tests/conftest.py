@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FINETUNE_CACHE"] = tempfile.mkdtemp(prefix="finetune-cache-")  # never the user's own
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -13,6 +16,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["FINETUNE_CACHE"], ignore_errors=True)
+
 
 _LOCAL = {"127.0.0.1", "::1", "localhost"}
 

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .files import Files, free_path, is_folder
@@ -20,6 +20,12 @@ from .manifest import DamagedError
 from .reading import FILES, check_sizes, read_manifest, step_folders, step_name
 
 BEST = "best"
+Warn = Callable[[str], None]
+
+
+def warned(text: str) -> None:
+    """Tell it as a warning, at once."""
+    warnings.warn(text, stacklevel=3)
 
 
 def retained(saved: Sequence[tuple[int, float | None]], *, keep_last: int, keep_best: int) -> set[int]:
@@ -60,6 +66,7 @@ def rotate(
     keep_last: int,
     keep_best: int,
     files: Files = FILES,
+    warn: Warn = warned,
 ) -> list[int]:
     """Point ``best`` at the best of this run's checkpoints, delete those that need not stay, return the others' steps.
 
@@ -74,6 +81,7 @@ def rotate(
         keep_last: How many of the newest stay (at least one).
         keep_best: How many of the best stay.
         files: The file system.
+        warn: Is told what failed.
     """
     steps = saved_steps(root, run_id=run_id, files=files)
     if not steps:
@@ -82,13 +90,13 @@ def rotate(
     try:
         check_sizes(newest, read_manifest(newest, files=files), files)
     except DamagedError as fault:
-        warnings.warn(f"no old checkpoint is deleted, because {newest} is damaged ({fault})", stacklevel=2)
+        warn(f"no old checkpoint is deleted, because {newest} is damaged ({fault})")
         return steps
     saved = [(step, scores.get(step)) for step in steps]
     if keep_best and (best := best_steps(saved)):
-        link_best(root, best[0], files=files)
+        link_best(root, best[0], files=files, warn=warn)
     keep = retained(saved, keep_last=keep_last, keep_best=keep_best)
-    _delete(root, [step for step in steps if step not in keep], run_id, files)
+    _delete(root, [step for step in steps if step not in keep], run_id, files, warn)
     return sorted(keep)
 
 
@@ -113,10 +121,10 @@ def sweep(root: Path, *, run_id: str, files: Files = FILES) -> None:
     ours = re.compile(rf"\.tmp-step-\d+-{re.escape(run_id)}|\.del-step-\d+-{re.escape(run_id)}-\d+")
     for name in files.listdir(root):
         if ours.fullmatch(name) and is_folder(root / name):
-            _remove(root / name, files)
+            _remove(root / name, files, warned)
 
 
-def link_best(root: Path, step: int, *, files: Files = FILES) -> None:
+def link_best(root: Path, step: int, *, files: Files = FILES, warn: Warn = warned) -> None:
     """Point the run folder's ``best`` at a checkpoint, for people; nothing of ours ever reads it.
 
     A relative link, replaced in one step. Where the file system has no links, a warning.
@@ -133,10 +141,10 @@ def link_best(root: Path, step: int, *, files: Files = FILES) -> None:
         files.rename(temporary, link)
         files.fsync_path(root.parent)
     except OSError as fault:
-        warnings.warn(f"{link} does not point at the best checkpoint, {target} ({fault.strerror})", stacklevel=2)
+        warn(f"{link} does not point at the best checkpoint, {target} ({fault.strerror})")
 
 
-def _delete(root: Path, steps: Sequence[int], run_id: str, files: Files) -> None:
+def _delete(root: Path, steps: Sequence[int], run_id: str, files: Files, warn: Warn) -> None:
     """Take the names away first, durably: no folder that is half gone ever carries one."""
     doomed = []
     try:
@@ -147,14 +155,14 @@ def _delete(root: Path, steps: Sequence[int], run_id: str, files: Files) -> None
         if doomed:
             files.fsync_path(root)
     except OSError as fault:
-        warnings.warn(f"old checkpoints stay in {root} ({fault.strerror})", stacklevel=3)
+        warn(f"old checkpoints stay in {root} ({fault.strerror})")
         return
     for path in doomed:
-        _remove(path, files)
+        _remove(path, files, warn)
 
 
-def _remove(folder: Path, files: Files) -> None:
+def _remove(folder: Path, files: Files, warn: Warn) -> None:
     try:
         files.rmtree(folder)
     except OSError as fault:
-        warnings.warn(f"{folder} could not be removed ({fault.strerror}); it is of no use any more", stacklevel=4)
+        warn(f"{folder} could not be removed ({fault.strerror}); it is of no use any more")

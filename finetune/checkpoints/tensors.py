@@ -53,7 +53,7 @@ def serialised(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         raise TypeError(f"{len(tensors)} tensors need a header of {len(text)} bytes, at most {MOST_HEADER_BYTES}")
     yield len(text).to_bytes(8, "little") + text
     for name in names:
-        piece = _bytes_of(tensors[name])
+        piece = raw_bytes(tensors[name])
         if piece:
             yield piece
 
@@ -85,7 +85,8 @@ def _item_size(name: str, tensor: Tensor) -> int:
     return tensor.element_size()
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a tensor on the CPU, item after item; its own memory where it lies so already."""
     import torch
 
     # A tensor without dimensions cannot change its item size, hence the flat view first.

@@ -24,6 +24,8 @@ from .tensors import serialised
 if TYPE_CHECKING:
     from torch import Tensor
 
+_PORTION = 2**20  # bytes that are still in the cache when they are written after they were summed
+
 
 def write_checkpoint(
     root: Path,
@@ -114,9 +116,11 @@ def _write(path: Path, pieces: Iterable[bytes | memoryview], files: Files) -> Fi
     handle = files.open_write(path)
     try:
         for piece in pieces:
-            digest.update(piece)
+            for start in range(0, len(piece), _PORTION):
+                portion = memoryview(piece)[start : start + _PORTION]
+                digest.update(portion)
+                files.write(handle, portion)
             size += len(piece)
-            files.write(handle, piece)
         files.fsync(handle)
     finally:
         files.close(handle)

@@ -43,6 +43,22 @@ def _head(plan: Mapping[str, Any], title: str) -> list[str]:
         f"  hardware   {ranks}, {plan['device']}, {plan['precision']};"
         f" {per_step} micro-batch{'es' if per_step != '1' else ''} per step and process ({plan['micro_batch']})",
         f"  trains     {count(plan['num_trained'])} of {count(plan['num_parameters'])} parameters",
+        *_speed(plan.get("speed", {})),
+    ]
+
+
+def _speed(ways: Mapping[str, str]) -> list[str]:
+    """Which techniques the run takes; of those that it does not, the ones that nobody switched off, and why."""
+    taken, left = [], []
+    for name, words in ways.items():
+        word, _, why = words.partition(": ")
+        if word == "off" and why and not why.startswith("speed."):
+            left.append(f"{name} ({why})")
+        elif word.startswith("on"):
+            taken.append(f"{name} ({why})" if why else name)
+    return [
+        *([f"  speed      {', '.join(taken)}"] if taken else []),
+        *([f"  not used   {', '.join(left)}"] if left else []),
     ]
 
 
@@ -143,9 +159,25 @@ def _foot(plan: Mapping[str, Any]) -> list[str]:
     memory = {name: size(value) for name, value in plan["memory"].items()}
     steps = plan["evaluations"]
     shown = ", ".join(map(str, steps[:8])) + (f" .. {steps[-1]}" if len(steps) > 8 else "")
-    parts = ", ".join(f"{name} {memory[name]}" for name in ("weights", "gradients", "optimizer", "activations"))
+    parts = ", ".join(f"{name} {memory[name]}" for name in memory if name != "total")
     return [
         f"evaluates {len(steps)} times, after steps {shown}" if steps else "evaluates never",
         f"memory about {memory['total']} a process: {parts}",
+        *_cached(plan),
         f"digest {plan['digest']}",
     ]
+
+
+def _cached(plan: Mapping[str, Any]) -> list[str]:
+    """What becomes of frozen layers, where there are any."""
+    cached = plan.get("cached") or {}
+    if not cached or all(group["trains"] and group["trains"][0]["from"] == 0 for group in plan["groups"]):
+        return []
+    if cached["where"] == "off":
+        return [f"frozen layers are computed each time: {cached['why']}"]
+    kept = {boundary["after"]: size(boundary["bytes"]) for boundary in cached["boundaries"]}
+    shown = ", ".join(f"{amount} after {block}" for block, amount in list(kept.items())[:4])
+    more = f" and {len(kept) - 4} more" if len(kept) > 4 else ""
+    where = {"memory": "in memory", "disk": "on disk"}[cached["where"]]
+    splits = " and ".join(cached["splits"])
+    return [f"frozen layers are computed once for {splits} and kept {where}: {shown}{more}; {cached['why']}"]

@@ -23,24 +23,38 @@ from ..policies import Checkpointing, EarlyStopping
 from ..precision import Precision
 from ..run_config import RunConfig
 from ..schedules import Constant, WarmupCosine, WarmupLinear
+from ..speed import Speed
 from ..strategies import Discriminative, Freeze, Full, GradualUnfreeze, LoRA
+from ..tasks.growing_length import GrowingLength
 from ..tasks.images import ImageClassification
+from ..tasks.patch_dropout import PatchDropout
+from ..tasks.progressive import ProgressiveResolution
 from ..tasks.text import TextClassification, TextRegression
+
+_ON_TEXTS = (TextClassification, TextRegression)
+_ON_IMAGES = (ImageClassification, ProgressiveResolution, PatchDropout)
 
 # By the name of the field; ``name`` in the mapping chooses the class.
 UNIONS: dict[str, tuple[type, ...]] = {
-    "task": (TextClassification, TextRegression, ImageClassification),
+    "task": (*_ON_TEXTS, *_ON_IMAGES, GrowingLength),
     "strategy": (Full, Freeze, Discriminative, GradualUnfreeze, LoRA),
     "base": (Full, Freeze, Discriminative, GradualUnfreeze, LoRA),
     "schedule": (Constant, WarmupLinear, WarmupCosine),
     "optimizer": (AdamW, SGD),
 }
 
+# What a task may wrap: its ``base`` is no strategy.
+_WRAPPED: dict[type, tuple[type, ...]] = {
+    GrowingLength: _ON_TEXTS,
+    ProgressiveResolution: _ON_IMAGES,
+    PatchDropout: _ON_IMAGES,
+}
+
 # The field that a single word stands for, where it is not ``name``.
 SHORTHAND: dict[type, str] = {Checkpointing: "every", EarlyStopping: "patience", Curriculum: "difficulty"}
 
 CLOSED: frozenset[type] = frozenset(
-    {RunConfig, Data, External, Curriculum, Precision, Checkpointing, EarlyStopping}.union(*UNIONS.values())
+    {RunConfig, Data, External, Curriculum, Precision, Speed, Checkpointing, EarlyStopping}.union(*UNIONS.values())
 )
 
 
@@ -54,6 +68,8 @@ def hints(owner: type) -> dict[str, Any]:
 @cache
 def components(owner: type, field: str) -> tuple[type, ...]:
     """The classes that a mapping at this field may become; none for plain values."""
+    if field == "base" and owner in _WRAPPED:
+        return _WRAPPED[owner]
     if field in UNIONS:
         return UNIONS[field]
     return tuple(part for part in _parts(hints(owner).get(field)) if part in CLOSED)

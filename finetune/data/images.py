@@ -58,6 +58,25 @@ def scan(rows: Rows, column: str) -> tuple[list[bytes], list[Fault]]:
     return digests, faults
 
 
+def header_size(value: Any, folder: Path) -> tuple[int, int]:
+    """Width and height of a picture that ``scan`` found sound, as its header says, before it is turned upright."""
+    value = _plain(value)
+    if not isinstance(value, str | bytes):
+        return value.size
+    with io.BytesIO(value) if isinstance(value, bytes) else _file(folder / value) as file:
+        return _opened(file, Path()).size
+
+
+def content_of(value: Any, folder: Path) -> bytes:
+    """What changes when a picture does, beside its digest of ``scan``: time of a file, or all encoded bytes."""
+    import xxhash
+
+    value = _plain(value)
+    if isinstance(value, str):
+        return (folder / value).stat().st_mtime_ns.to_bytes(8, "little", signed=True)
+    return xxhash.xxh3_128_digest(value) if isinstance(value, bytes) else b""
+
+
 def _inspected(value: Any, folder: Path) -> tuple[bytes, str | None]:
     import xxhash
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from multiprocessing.connection import wait
+from queue import Full, Queue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from .store import Batch
 
 _TIMEOUT_S = 300  # of a loader process; torch's default waits for ever for one that hangs
+_CPU = torch.device("cpu")
 
 
 def weighted_batch(store: Store, draws: Sequence[Draw]) -> Batch:
@@ -31,6 +34,80 @@ def weighted_batch(store: Store, draws: Sequence[Draw]) -> Batch:
     batch = store.batch(draws or [Draw(0, 0, 0)])
     weight = 1.0 if draws else 0.0
     return {**batch, "weights": torch.full((len(draws) or 1,), weight)}
+
+
+def updates(
+    store: Store,
+    cuts: Callable[[int], Sequence[Sequence[Draw]]],
+    *,
+    steps: range,
+    workers: int,
+    device: torch.device = _CPU,
+) -> Generator[list[Batch], None, None]:
+    """The micro-batches of each step in turn.
+
+    Args:
+        store: Of the training split.
+        cuts: A step's draws for this rank, micro-batch by micro-batch; pure, so workers need no state.
+        steps: From where the run stands to its end.
+        workers: Loader processes; the batches do not depend on how many. They end when the generator is closed.
+        device: Where the batches go. For a GPU they are made ahead, in memory that it can copy from by itself.
+
+    Raises:
+        FinetuneError: As the store raised it.
+        RuntimeError: A loader process has ended.
+    """
+    is_pinned = device.type == "cuda"
+    if is_pinned:
+        store = getattr(store, "leaving_bytes", store)  # images are scaled there, by ``moved``
+    if workers:
+        return _from_processes(store, cuts, steps=steps, workers=workers, pin=is_pinned)
+    here = ([weighted_batch(store, draws) for draws in cuts(step)] for step in steps)
+    return ahead(here, ready=_pinned) if is_pinned else here
+
+
+def ahead(
+    batches: Generator[list[Batch], None, None], *, ready: Callable[[list[Batch]], list[Batch]], depth: int = 2
+) -> Generator[list[Batch], None, None]:
+    """The same batches, made and passed through ``ready`` by a thread while the caller works on the ones before.
+
+    The thread ends with this generator, and what it raises is raised here.
+    """
+    made: Queue[list[Batch] | BaseException | None] = Queue(depth)
+    ended = threading.Event()
+
+    def put(item: list[Batch] | BaseException | None) -> None:
+        while not ended.is_set():
+            try:
+                return made.put(item, timeout=0.1)
+            except Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                put(ready(batch))
+                if ended.is_set():
+                    return
+            put(None)
+        except BaseException as fault:  # raised where the batch is asked for
+            put(fault)
+
+    thread = threading.Thread(target=work, name="batches", daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        ended.set()
+        thread.join()
+        batches.close()
+
+
+def _pinned(batches: list[Batch]) -> list[Batch]:
+    return [{name: tensor.pin_memory() for name, tensor in batch.items()} for batch in batches]
 
 
 class _Steps(Dataset):  # type: ignore[type-arg]
@@ -47,31 +124,21 @@ class _Steps(Dataset):  # type: ignore[type-arg]
             return error  # as a value: one that is raised in a loader process arrives with a traceback as its message
 
 
-def updates(
-    store: Store, cuts: Callable[[int], Sequence[Sequence[Draw]]], *, steps: range, workers: int
+def _from_processes(
+    store: Store, cuts: Callable[[int], Sequence[Sequence[Draw]]], *, steps: range, workers: int, pin: bool
 ) -> Generator[list[Batch], None, None]:
-    """The micro-batches of each step in turn.
-
-    Args:
-        store: Of the training split.
-        cuts: A step's draws for this rank, micro-batch by micro-batch; pure, so workers need no state.
-        steps: From where the run stands to its end.
-        workers: Loader processes; the batches do not depend on how many. They end when the generator is closed.
-
-    Raises:
-        FinetuneError: As the store raised it.
-        RuntimeError: A loader process has ended.
-    """
+    """As ``updates`` has it, made in loader processes."""
     loader = DataLoader(
         _Steps(store, cuts),
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,
         num_workers=workers,
-        timeout=_TIMEOUT_S if workers else 0,
-        multiprocessing_context="fork" if workers else None,  # the cuts are a closure
+        timeout=_TIMEOUT_S,
+        pin_memory=pin,
+        multiprocessing_context="fork",  # the cuts are a closure
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global generator
-        worker_init_fn=_outlive_signals if workers else None,
+        worker_init_fn=_outlive_signals,
     )
     iterator: Any = iter(loader)
     try:
@@ -81,16 +148,15 @@ def updates(
             yield batches
     except (ConnectionError, EOFError, FileNotFoundError) as fault:
         # A tensor that was under way when its sender died; the data's own missing file is raised by a live one.
-        sentinels = {process.sentinel: str(process.pid) for process in iterator._workers} if workers else {}
+        sentinels = {process.sentinel: str(process.pid) for process in iterator._workers}
         lost = [sentinels[sentinel] for sentinel in wait(sentinels, timeout=1)]
         if not lost:
             raise
         raise RuntimeError(f"DataLoader worker (pid(s) {', '.join(lost)}) exited unexpectedly") from fault
-    finally:
-        if workers:  # else they live for as long as anyone holds the exception that ended the run
-            iterator._shutdown_workers()
-            for process in iterator._workers:
-                process.kill()
+    finally:  # else they live for as long as anyone holds the exception that ended the run
+        iterator._shutdown_workers()
+        for process in iterator._workers:
+            process.kill()
 
 
 def _outlive_signals(worker: int) -> None:

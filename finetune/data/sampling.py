@@ -7,16 +7,17 @@ same order for itself, and the order does not depend on how an update is cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-from ..randomness import generator, seed_for
-from .store import Draw
+from ..randomness import generator
+from .store import Draws, indices_of
 
 Order = Literal["random", "bucketed"]
+Tokens = Literal["padded", "useful"]
 _BUCKET_BATCHES = 50  # batches that are sorted together by length; the usual factor of length-grouped samplers
 
 
@@ -60,7 +61,7 @@ class Sampler:
         """ceil(examples / batch size), whatever a curriculum shows."""
         return math.ceil(self._num_examples / self._batch_size)
 
-    def draws(self, step: int) -> list[Draw]:
+    def draws(self, step: int) -> Draws:
         """The examples of update ``step``, from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
         visible = self._visible(step)
@@ -71,7 +72,7 @@ class Sampler:
             indices = visible[
                 generator(self._seed, "order", "visible", step).choice(len(visible), size, replace=False)
             ]
-        return [Draw(step, epoch, int(index), seed_for(self._seed, "draw", step, int(index))) for index in indices]
+        return Draws(indices.astype(np.int64, copy=False), step=step, epoch=epoch, seed=self._seed)
 
     def _random(self, epoch: int) -> list[np.ndarray]:
         order = generator(self._seed, "order", epoch).permutation(self._num_examples)
@@ -93,7 +94,7 @@ class Sampler:
 
 
 class MicroBatch:
-    """How large one forward may be: ``"8 examples"`` or ``"4096 tokens"`` (padding counted)."""
+    """How large one forward may be: ``"8 examples"`` or ``"4096 tokens"``."""
 
     def __init__(self, text: str) -> None:
         amount, _, unit = text.strip().partition(" ")
@@ -102,34 +103,59 @@ class MicroBatch:
             raise ValueError(f"{text!r} is not a micro-batch; write auto, e.g. '8 examples', or '4096 tokens'")
         self.amount, self.unit = int(amount), unit
 
-    def fits(self, num_examples: int, longest: int) -> bool:
-        """Whether so many examples, padded to the longest, go through one forward; one alone always does."""
-        size = num_examples if self.unit == "examples" else num_examples * longest
-        return num_examples == 1 or size <= self.amount
+    def times(self, factor: int) -> MicroBatch:
+        """One so many times as large."""
+        return MicroBatch(f"{self.amount * factor} {self.unit}")
+
+    def num_fitting(self, lengths: np.ndarray, *, tokens: Tokens) -> int:
+        """How many of these examples, longest first, go through one forward; one always does.
+
+        Args:
+            lengths: (examples,), in descending order.
+            tokens: Whether padding counts.
+        """
+        if self.unit == "examples":
+            return self.amount
+        if tokens == "padded":
+            return max(1, self.amount // max(1, int(lengths[0])))
+        return max(1, int(np.searchsorted(np.cumsum(lengths), self.amount, side="right")))
 
 
 def cut(
-    draws: Sequence[Draw], lengths: np.ndarray, *, num_ranks: int, micro_batch: MicroBatch
-) -> list[list[list[Draw]]]:
-    """One update as micro-batches per rank: ``[rank][micro-batch]`` is a list of draws.
+    draws: Draws,
+    lengths: np.ndarray,
+    *,
+    num_ranks: int,
+    micro_batch: MicroBatch,
+    tokens: Tokens = "padded",
+) -> list[list[Draws]]:
+    """One update as micro-batches per rank: ``[rank][micro-batch]`` are draws.
 
     Examples are dealt in order of length, so that ranks get equal work and micro-batches little padding; the
     loss is a sum over the update, so neither changes its gradient. Every rank gets equally many
     micro-batches; a rank short of examples gets empty ones.
+
+    Args:
+        draws: Of one update, or all of a split.
+        lengths: (examples,), of the split.
+        num_ranks: Among which to deal.
+        micro_batch: How much one forward takes.
+        tokens: What a micro-batch in tokens counts: a rectangle with its padding, or what lies in it.
     """
-    by_length = sorted(draws, key=lambda draw: (-int(lengths[draw.index]), draw.index))
-    shares = [_packed(by_length[rank::num_ranks], lengths, micro_batch) for rank in range(num_ranks)]
+    rows = indices_of(draws)
+    found = lengths[rows]
+    order = np.lexsort((rows, -found))  # longest first, and by number where equal
+    shares = [_packed(order[rank::num_ranks], found, micro_batch, tokens) for rank in range(num_ranks)]
     most = max(len(share) for share in shares)
-    return [share + [[] for _ in range(most - len(share))] for share in shares]
+    empty = np.zeros(0, np.int64)
+    return [[draws.take(part) for part in share + [empty] * (most - len(share))] for share in shares]
 
 
-def _packed(draws: Sequence[Draw], lengths: np.ndarray, micro_batch: MicroBatch) -> list[list[Draw]]:
-    """Consecutive draws, longest first, cut where one more would not fit."""
-    batches: list[list[Draw]] = []
-    for draw in draws:
-        longest = int(lengths[batches[-1][0].index]) if batches else 0
-        if batches and micro_batch.fits(len(batches[-1]) + 1, longest):
-            batches[-1].append(draw)
-        else:
-            batches.append([draw])
-    return batches
+def _packed(order: np.ndarray, lengths: np.ndarray, micro_batch: MicroBatch, tokens: Tokens) -> list[np.ndarray]:
+    """Consecutive positions, longest first, cut where one more would not fit."""
+    found, start = [], 0
+    while start < len(order):
+        end = start + micro_batch.num_fitting(lengths[order[start : start + micro_batch.amount]], tokens=tokens)
+        found.append(order[start:end])
+        start = end
+    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -15,6 +16,8 @@ from .rows import Rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_CHUNK = 1000  # texts in memory at a time, where all are gone through
 
 
 @final
@@ -45,8 +48,19 @@ class Table:
 
     def texts(self) -> list[tuple[str, ...]]:
         """The text of every example; two for pairs."""
-        columns = [self.rows.columns[name][:] for name in self.text]
-        return [tuple(column[position] for column in columns) for position in self.positions.tolist()]
+        return list(chain.from_iterable(self.text_chunks(_CHUNK)))
+
+    def text_chunks(self, size: int) -> Iterator[list[tuple[str, ...]]]:
+        """The same, at most ``size`` at a time: of a large split, few are ever in memory."""
+        columns: list[Sequence[str]] = [self.rows.columns[name] for name in self.text]
+        if (np.diff(self.positions) < 0).any():
+            columns = [column[:] for column in columns]  # else each chunk would load what many others need too
+        for start in range(0, len(self), size):
+            positions = self.positions[start : start + size]
+            first, last = int(positions.min()), int(positions.max())
+            parts = [column[first : last + 1] for column in columns]
+            places = (positions - first).tolist()
+            yield list(zip(*([part[place] for place in places] for part in parts), strict=True))
 
     def image(self, index: int) -> Image:
         """One image, decoded now: upright (EXIF), RGB, 8 bit.
@@ -86,12 +100,12 @@ class Table:
         """Where an example came from: ``"train.csv line 18"``, or the path of the image."""
         return self.rows.where(int(self.positions[index]))
 
-    @cached_property
-    def contents(self) -> list[Any]:
+    @property
+    def contents(self) -> Iterator[Any]:
         """What each example shows the model, as a key: equal for equal texts or equal image files."""
         if self.image_column is None:
-            return self.texts()
-        return [self.digests[position] for position in self.positions.tolist()]
+            return chain.from_iterable(self.text_chunks(_CHUNK))
+        return (self.digests[position] for position in self.positions.tolist())
 
     @cached_property
     def fingerprint(self) -> str:

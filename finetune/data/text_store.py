@@ -1,69 +1,67 @@
-"""Texts as one flat array of token ids: tokenised once, padded only to the longest text of a batch."""
+"""Texts as one flat array of token ids: tokenised once, kept for the next run, and never padded."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .store import Draw
+from ..cached_arrays import CacheUnavailable
+from .store import Draw, indices_of
+from .tokens import Tokens, identity, takes_types, tokenised, zeros
 
 if TYPE_CHECKING:
+    from ..cached_arrays import ArrayCache
     from .store import Batch
     from .table import Table
 
-_CHUNK = 1000  # texts per call of the tokenizer: its dicts of lists never hold the whole split
+_CHUNK = 1000  # texts per call of the tokenizer
+_SMALLEST = 2000  # texts; fewer are tokenised in less time than a run takes to start
+_FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
 class TextStore:
     """One split of texts, tokenised; a ``Store``.
 
-    Holds arrays only, so a loader worker that is forked shares them and copies nothing.
+    Holds arrays only, some of them maps of a file, so a loader worker that is forked shares them and copies nothing.
 
     Args:
         table: Where the texts came from.
         ids: Token ids of all texts, one after the other, (tokens,) int32.
         types: Segment of each token, (tokens,) int8; None where the model takes none.
         offsets: Text i is ``ids[offsets[i]:offsets[i + 1]]``, (examples + 1,) int64.
-        pad_id: What fills a row of a batch.
-        padding_side: ``"right"`` or ``"left"``.
         max_length: Tokens after which texts were cut.
+        kept: What became of the token cache, for the plan and the log.
     """
+
+    varies: ClassVar[bool] = False
 
     table: Table
     ids: np.ndarray
     types: np.ndarray | None
     offsets: np.ndarray
-    pad_id: int
-    padding_side: str
     max_length: int
+    kept: str = "off"
 
     @classmethod
-    def tokenised(cls, table: Table, *, tokenizer: Any, max_length: int) -> TextStore:
-        """Tokenise a split; of a pair that is too long, the longer text is cut first.
+    def tokenised(cls, table: Table, *, tokenizer: Any, max_length: int, cache: ArrayCache | None = None) -> TextStore:
+        """Tokenise a split, or find it tokenised; of a pair that is too long, the longer text is cut first.
 
         Args:
             table: One text, or two, in each row.
             tokenizer: Of transformers.
             max_length: In tokens, special tokens included.
+            cache: Where the tokens are kept for the next run that needs the same; None: nowhere.
         """
-        texts = table.texts()
-        chunks = [_tokens(tokenizer, texts[at : at + _CHUNK], max_length) for at in range(0, len(texts), _CHUNK)]
-        lengths = np.concatenate([np.zeros(1, np.int64), *(chunk[2] for chunk in chunks)])
-        has_types = "token_type_ids" in tokenizer.model_input_names
-        return cls(
-            table=table,
-            ids=np.concatenate([np.zeros(0, np.int32), *(chunk[0] for chunk in chunks)]),
-            types=np.concatenate([np.zeros(0, np.int8), *(chunk[1] for chunk in chunks)]) if has_types else None,
-            offsets=np.cumsum(lengths),
-            pad_id=tokenizer.pad_token_id or 0,  # a tokenizer without one: masked anyway
-            padding_side=tokenizer.padding_side,
-            max_length=max_length,
-        )
+        tokens, kept = _tokens(table, tokenizer, max_length, cache)
+        ids, types, offsets = (None if array is None else np.asarray(array) for array in tokens)
+        assert ids is not None and offsets is not None
+        return cls(table=table, ids=ids, types=types, offsets=offsets, max_length=max_length, kept=kept)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -101,53 +99,65 @@ class TextStore:
         return self.table.where(index)
 
     def batch(self, draws: Sequence[Draw]) -> Batch:
-        """``input_ids``, ``attention_mask``, ``token_type_ids`` where the model takes them, ``labels``, ``index``."""
+        """Flat: ``input_ids`` (tokens,), text after text in the order of the draws, and ``lengths`` (examples,).
+
+        Also ``token_type_ids`` (tokens,) where the model takes them, ``labels`` and ``index`` (examples,).
+        """
         import torch
 
-        rows = np.fromiter((draw.index for draw in draws), np.int64, count=len(draws))
-        starts, ends = self.offsets[rows], self.offsets[rows + 1]
-        lengths = ends - starts
-        width = int(lengths.max(initial=1))
-        at = np.arange(width)
-        filled = at >= width - lengths[:, None] if self.padding_side == "left" else at < lengths[:, None]
-        spans = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
-        arrays = {
-            "input_ids": _padded(self.ids, spans, filled, self.pad_id),
-            "attention_mask": filled.astype(np.int64),
-            "index": rows,
-        }
+        rows = indices_of(draws)
+        starts = self.offsets[rows]
+        lengths = self.offsets[rows + 1] - starts
+        ends = lengths.cumsum()
+        at = np.arange(ends[-1] if len(ends) else 0)
+        at += (starts - ends + lengths).repeat(lengths)
+        arrays = {"input_ids": self.ids[at].astype(np.int64), "lengths": lengths, "index": rows}
         if self.types is not None:
-            arrays["token_type_ids"] = _padded(self.types, spans, filled, 0)
+            arrays["token_type_ids"] = self.types[at].astype(np.int64)
         if self.labels is not None:
             arrays["labels"] = self.labels[rows]
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _padded(flat: np.ndarray, spans: Sequence[slice], filled: np.ndarray, padding: int) -> np.ndarray:
-    """Rows of a batch, (batch, width) int64; ``filled`` is where the spans go, row after row."""
-    rows = np.full(filled.shape, padding, np.int64)
-    if spans:
-        rows[filled] = np.concatenate([flat[span] for span in spans])
-    return rows
+def _tokens(table: Table, tokenizer: Any, max_length: int, cache: ArrayCache | None) -> tuple[Tokens, str]:
+    """The tokens of a split, and where they are kept."""
+
+    def made() -> Tokens:
+        return tokenised(table.text_chunks(_CHUNK), tokenizer=tokenizer, max_length=max_length)
+
+    if cache is None:
+        return made(), "off"
+    if len(table) < _SMALLEST:
+        return made(), f"not kept: {len(table)} texts, fewer than {_SMALLEST}"
+    about = identity(tokenizer, max_length=max_length)
+    if about is None:
+        return made(), "not kept: this tokenizer does not tell all that its tokens depend on"
+    key = _key(table, about)
+    if (found := cache.find(key)) is not None:
+        types = found.get("types", zeros(len(found["ids"]))) if takes_types(tokenizer) else None
+        return Tokens(found["ids"], types, found["offsets"]), f"read from {cache.folder}"
+    tokens = made()
+    try:
+        return _kept(tokens, key, cache), f"written to {cache.folder}"
+    except CacheUnavailable as reason:
+        warnings.warn(f"tokens are not kept for the next run: {reason}", stacklevel=4)
+        return tokens, f"not kept: {reason}"
 
 
-def _tokens(
-    tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ids and segments of all tokens, (tokens,), and the number of tokens of each text, (texts,)."""
-    columns = [list(column) for column in zip(*texts, strict=True)]  # one column, or two for pairs
-    encoded = tokenizer(
-        *columns,
-        truncation="longest_first",
-        max_length=max_length,
-        padding=False,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    ids = encoded["input_ids"]
-    types = encoded.get("token_type_ids") or [[0] * len(row) for row in ids]
-    return (
-        np.concatenate([np.asarray(row, np.int32) for row in ids]),
-        np.concatenate([np.asarray(row, np.int8) for row in types]),
-        np.asarray([len(row) for row in ids], np.int64),
-    )
+def _key(table: Table, about: str) -> str:
+    import xxhash
+
+    parts = (str(_FORMAT), table.fingerprint, repr(table.text), about)
+    return "tokens-" + xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
+
+
+def _kept(tokens: Tokens, key: str, cache: ArrayCache) -> Tokens:
+    """The same tokens as maps of a new entry; segments that are all zero are not written."""
+    arrays = {"ids": tokens.ids, "offsets": tokens.offsets}
+    if tokens.types is not None and tokens.types.strides != (0,):
+        arrays["types"] = tokens.types
+    draft = cache.create(key, {name: (array.shape, array.dtype) for name, array in arrays.items()})
+    for name, array in arrays.items():
+        draft.arrays[name][...] = array
+    found = draft.commit()
+    return Tokens(found["ids"], found.get("types", tokens.types), found["offsets"])

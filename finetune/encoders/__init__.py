@@ -1,5 +1,6 @@
-"""The one wrapped forward of a model."""
+"""The one wrapped forward of a model, and the ways through it."""
 
 from .forward import PREFIX, Forward
+from .packing import padded
 
-__all__ = ["PREFIX", "Forward"]
+__all__ = ["PREFIX", "Forward", "padded"]

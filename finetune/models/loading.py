@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
+from ..start_up import rarely_collected
 from .labels import Labels
 from .loaded import LoadedModel
 from .sources import check_source
@@ -18,6 +19,7 @@ class Weights(StrEnum):
     SCRATCH = "scratch"  # only the config (and tokenizer) is read; random weights, the head counts as new
 
 
+@rarely_collected()
 def load_text_classifier(
     source: str,
     *,
@@ -52,6 +54,7 @@ def load_text_classifier(
     return from_transformers.text(place, labels, scratch=scratch, allow_partial=allow_partial, revision=revision)
 
 
+@rarely_collected()
 def load_image_classifier(
     source: str,
     *,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ModelError
+from ..start_up import rarely_collected
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,7 @@ def public_name_of(model: str) -> str:
     return model
 
 
+@rarely_collected()
 def config_of(source: str) -> Any:
     """The configuration of a model of transformers.
 
@@ -56,6 +58,7 @@ def config_of(source: str) -> Any:
     return _read(AutoConfig, source)
 
 
+@rarely_collected()
 def tokenizer_of(source: str) -> Any:
     """The tokenizer of a model of transformers.
 
@@ -128,6 +131,7 @@ def image_labels_of(source: str) -> tuple[str, ...]:
     return tuple(names[key] for key in sorted(names, key=int)) if isinstance(names, dict) else tuple(names)
 
 
+@rarely_collected()
 def pixels_of(source: str, *, image_size: int | None) -> Pixels:
     """How a model of transformers or timm wants its images.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 from annotated_types import Ge
 
@@ -17,10 +17,19 @@ from .splits import Kind, Splits, as_data
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..cached_arrays import ArrayCache
     from ..data.store import Batch
     from ..data.text_store import TextStore
     from ..models.loaded import LoadedModel
     from ..progress import Progress
+
+
+@runtime_checkable
+class KeepsTokens(Protocol):
+    """A task whose splits can be kept tokenised from one run to the next; a task may also be none."""
+
+    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
+        """Where the splits that are loaded from now on are kept; None: nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +81,10 @@ class TextClassification:
         from ..data.sources import splits
 
         return splits(self.data, task=self.name)
+
+    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
+        """Where the splits that are loaded from now on are kept tokenised; None: nowhere."""
+        self._texts.cache = cache
 
     def load_split(self, name: str) -> TextStore:
         """The split ``"train"``, ``"validation"`` or ``"test"``, tokenised.
@@ -141,6 +154,10 @@ class TextRegression:
 
         return splits(self.data, task=self.name)
 
+    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
+        """Where the splits that are loaded from now on are kept tokenised; None: nowhere."""
+        self._texts.cache = cache
+
     def load_split(self, name: str) -> TextStore:
         """The split ``"train"``, ``"validation"`` or ``"test"``, tokenised.
 
@@ -171,6 +188,7 @@ class _Texts:
         self._model = model
         self._max_length = max_length
         self._stores: dict[str, TextStore] = {}
+        self.cache: ArrayCache | None = None
         self.splits = Splits(data, kind=kind, checkpoint_labels=self._checkpoint_labels)
 
     @cached_property
@@ -198,7 +216,9 @@ class _Texts:
             table = self.splits.table(name)
             config = config_of(self._source)
             check_max_length(self._max_length, config=config, model=self._model)
-            store = TextStore.tokenised(table, tokenizer=self._tokenizer, max_length=self._max_length)
+            store = TextStore.tokenised(
+                table, tokenizer=self._tokenizer, max_length=self._max_length, cache=self.cache
+            )
             check_vocabulary(store.ids, config=config, model=self._model)
             self._stores[name] = store
         return self._stores[name]

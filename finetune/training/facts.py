@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,13 +10,15 @@ import xxhash
 from torch import nn
 
 from ..curricula import Curriculum
-from ..data.sampling import MicroBatch, Sampler, cut
+from ..data.sampling import MicroBatch, Sampler, Tokens, cut
 from ..data.store import Store
 from ..durations import due_steps
+from ..encoders.vocabulary import UsedRows
 from ..models.loaded import LoadedModel
 from ..plan_document import RunFacts
 from ..plans import Plan, plan_warnings
 from ..precision import Precision
+from ..prefix.deciding import CachePlan
 from ..run_config import RunConfig
 from .modes import is_batch_norm
 from .placement import Placement
@@ -37,6 +39,10 @@ def facts_of(
     micro_batch: str,
     new: Sequence[str],
     seen: Probe,
+    cached: CachePlan,
+    ways: Mapping[str, str],
+    used: UsedRows | None,
+    tokens: Tokens,
 ) -> RunFacts:
     """What ``describe`` needs to know of data, model and machine."""
     parsed = MicroBatch(micro_batch)
@@ -45,7 +51,7 @@ def facts_of(
         num_examples=len(train),
         num_ranks=placement.ranks.count,
         micro_batch=micro_batch,
-        micro_batches=_micro_batch_range(config, plan, train, parsed, placement.ranks.count),
+        micro_batches=_micro_batch_range(config, plan, train, parsed, num_ranks=placement.ranks.count, tokens=tokens),
         precision=placement.precision,
         device=_device_name(placement.device),
         sizes={name: tuple(parameter.shape) for name, parameter in model.named_parameters() if is_own(name)},
@@ -54,13 +60,17 @@ def facts_of(
         evaluations=evaluation_steps(config, plan),
         data=train.fingerprint + validation.fingerprint,
         frozen_weights=_fingerprint(model, without=trained_names(plan)),
-        activations=_activation_bytes(seen.activation_bytes, parsed, train, config.batch_size),
+        activations=activation_bytes(seen.activation_bytes, parsed, train, config.batch_size),
         warnings=[
             *plan_warnings(plan),
             *_unused_warnings(seen.unused),
             *_batch_norm_warnings(model),
             *_without_effect(config, plan, placement.precision, train.lengths),
         ],
+        cached=cached.document(),
+        ways=ways,
+        is_sharded=placement.is_sharded,
+        used_rows=used.digest if used is not None else "",
     )
 
 
@@ -87,14 +97,14 @@ def evaluation_steps(config: RunConfig, plan: Plan) -> list[int]:
 
 
 def _micro_batch_range(
-    config: RunConfig, plan: Plan, train: Store, micro_batch: MicroBatch, num_ranks: int
+    config: RunConfig, plan: Plan, train: Store, micro_batch: MicroBatch, *, num_ranks: int, tokens: Tokens
 ) -> tuple[int, int]:
     """Fewest and most micro-batches of an update on one rank, over the first updates in random order."""
     sampler = Sampler(
         len(train), batch_size=config.batch_size, seed=config.seed, order=config.order, lengths=train.lengths
     )
     counts = [
-        len(cut(sampler.draws(step), train.lengths, num_ranks=num_ranks, micro_batch=micro_batch)[0])
+        len(cut(sampler.draws(step), train.lengths, num_ranks=num_ranks, micro_batch=micro_batch, tokens=tokens)[0])
         for step in range(min(plan.total_steps, _SAMPLED_UPDATES))
     ]
     return min(counts), max(counts)
@@ -117,7 +127,7 @@ def _visible(config: RunConfig, plan: Plan, num_examples: int) -> list[tuple[int
     ]
 
 
-def _activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
+def activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
     """What a micro-batch of the longest examples keeps for backward."""
     most = min(batch_size, len(train))
     if micro_batch.unit == "tokens":

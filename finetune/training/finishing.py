@@ -10,7 +10,9 @@ import torch
 
 from ..checkpoints.run_folder import RunFolder
 from ..data.loading import weighted_batch
-from ..data.store import Draw
+from ..data.store import Draw, moved
+from ..encoders import padded
+from ..encoders.vocabulary import restore_rows
 from ..environment import hardware, versions
 from ..evaluation import evaluate
 from ..model_cards.card import CardFacts, model_card
@@ -34,6 +36,7 @@ def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict
     """
     prepared, state = run.prepared, run.state
     step = run.saver.load_best(state)
+    restore_rows(prepared.forward.model)
     final = {"validation": state.metrics[step]}
     if "test" in prepared.config.task.splits():
         final["test"] = evaluate(
@@ -43,6 +46,7 @@ def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict
             progress=prepared.plan.at(state.step, state.evaluations),
             placement=run.placement,
             micro_batch=prepared.micro_batch,
+            tokens=prepared.forward.tokens,
         )
     metrics: dict[str, Any] = {
         "final": final,
@@ -95,9 +99,11 @@ def _probe(run: Training) -> dict[str, Any]:
     prepared = run.prepared
     draws = [Draw(0, 0, index) for index in range(min(_PROBED, len(prepared.validation)))]
     batch = weighted_batch(prepared.validation, draws)
+    if "lengths" in batch:
+        batch = padded(batch, prepared.forward.pad_id)  # as the plain libraries take it
     prepared.forward.eval()
     with torch.no_grad():
-        logits = prepared.forward({name: tensor.to(run.placement.device) for name, tensor in batch.items()})
+        logits = prepared.forward(moved(batch, run.placement.device))
     inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "index", "weights")}
     return {"inputs": inputs, "logits": logits.float().cpu()}
 

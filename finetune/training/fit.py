@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from ..checkpoints.log import read_log
 from ..checkpoints.run_folder import RunFolder, open_run_folder
 from ..choices import listed
+from ..cpu_runtime import cpu_runtime
 from ..curricula import Curriculum
+from ..encoders.vocabulary import keep_used_rows
 from ..environment import environment
 from ..errors import ConfigError, FinetuneError, RunFolderError
 from ..evaluation import predict
-from ..optimizers import AdamW, OptimizerConfig, param_groups
+from ..optimizers import SGD, AdamW, OptimizerConfig, param_groups
 from ..plan_document import digest
 from ..policies import Checkpointing, EarlyStopping
 from ..precision import Precision
@@ -29,18 +31,23 @@ from ..progress import Progress
 from ..randomness import preserved
 from ..run_config import RunConfig, as_plain
 from ..schedules import Schedule, WarmupLinear
+from ..speed import Speed
 from ..strategies.base import Strategy
 from ..strategies.full import Full
 from ..tasks.base import Task
 from ..tracking import Show, display
+from .facts import evaluation_steps
 from .finishing import finish
+from .image_keeping import keep_images
 from .loop import Training, train
 from .lost import told_of_losses
 from .placement import Placement, placed
+from .prefix_cache import PrefixCache
 from .prepare import Prepared, difficulty_of, prepare, sampler_of
 from .saving import Saver, told_of_storage
 from .signals import StopRequests, stop_requests
 from .state import RunState
+from .ways import as_libraries_made_it
 
 Existing = Literal["refuse", "resume", "overwrite"]
 
@@ -76,6 +83,7 @@ def fit(
     workers: int = 0,
     log_every: str = "10 steps",
     seed: int = 42,
+    speed: Speed = Speed(),  # noqa: B008
     output_dir: str | None = None,
     existing: Existing = "refuse",
     show: Show = "progress",
@@ -105,6 +113,7 @@ def fit(
         workers: Loader processes.
         log_every: Interval.
         seed: Of everything random.
+        speed: Techniques that make the run fast; the exact ones are on.
         output_dir: The run folder; None: nothing is written.
         existing: What to do with a run folder that is not empty: refuse it, go on with its run (bit for bit,
             on the same machine), or move it aside.
@@ -121,7 +130,8 @@ def fit(
     given = locals()  # every field of RunConfig is an argument of the same name
     config = _checked({field.name: given[field.name] for field in fields(RunConfig)}, existing=existing, show=show)
     with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
-        with _run_folder(config, placement, existing=existing) as folder:
+        runtime = cpu_runtime(placement.device.type, config.speed.cpu_runtime)
+        with runtime, _run_folder(config, placement, existing=existing) as folder:
             return _run(config, placement, folder, requests, show=show, config_text=config_text, stop_at=stop_at)
 
 
@@ -155,7 +165,7 @@ def _run(
     placement.check_phases(len(prepared.plan.phases))
     has_folder = config.output_dir is not None
     optimizer = _optimizer(prepared, placement)
-    saver = Saver(prepared, placement, optimizer, folder=folder, has_folder=has_folder, extra={})
+    saver = Saver(prepared, placement, optimizer, folder=folder, has_folder=has_folder, extra={}, speed=config.speed)
     resumed = saver.resume() if has_folder else None
     state = resumed or RunState(scaler=config.precision.initial_state(placement.precision))
     difficulty = _difficulty(prepared, placement, saver)
@@ -165,7 +175,16 @@ def _run(
     shown = display(
         show if placement.ranks.is_first else "nothing", total_steps=prepared.plan.total_steps, start=state.step
     )
-    with shown:
+    log = folder.log if folder is not None else None
+    with as_libraries_made_it(prepared.forward), closing(saver), shown:
+        prepared = keep_images(
+            prepared,
+            placement,
+            evaluations=evaluation_steps(config, prepared.plan),
+            log=log,
+            tell=shown.line,
+            is_stopping=lambda: any(requests.flags()),
+        )
         run = Training(
             prepared=prepared,
             placement=placement,
@@ -175,7 +194,9 @@ def _run(
             state=state,
             shown=shown,
             requests=requests,
-            log=folder.log if folder is not None else None,
+            log=log,
+            prefix=PrefixCache(prepared, placement, log=log, tell=shown.line),
+            tokens=prepared.forward.tokens,
         )
         with _ended(folder), told_of_losses():
             train(run, stop_at=stop_at)
@@ -186,9 +207,13 @@ def _run(
 
 def _optimizer(prepared: Prepared, placement: Placement) -> torch.optim.Optimizer:
     """The one optimizer of the run, over every group of the plan; placed together with the model."""
+    if prepared.used_rows is not None:
+        keep_used_rows(prepared.forward.model, prepared.used_rows)
     names = dict(prepared.forward.model.named_parameters())
     groups = param_groups(prepared.plan.groups, names, prepared.config.optimizer)
-    optimizer = prepared.config.optimizer.build(groups, fused="no" if placement.is_sharded else "yes")
+    takes_shards = isinstance(prepared.config.optimizer, (AdamW, SGD))  # a user's own kernel may not
+    fused = "yes" if takes_shards or not placement.is_sharded else "no"
+    optimizer = prepared.config.optimizer.build(groups, fused=fused)
     return placement.place(prepared.forward, optimizer, blocks=prepared.blocks)
 
 
@@ -208,6 +233,7 @@ def _difficulty(prepared: Prepared, placement: Placement, saver: Saver) -> np.nd
             progress=Progress(0, prepared.plan.total_steps, prepared.plan.steps_per_epoch),
             placement=placement,
             micro_batch=prepared.micro_batch,
+            tokens=prepared.forward.tokens,
         )
         if len(losses) != len(prepared.train):
             raise ConfigError(

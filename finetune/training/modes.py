@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from ..plans import Plan, optimizer_lrs
-from ..progress import Progress
+from ..plans import Setting
 
 
 def set_trainable(
@@ -42,19 +41,17 @@ def reshard(forward: nn.Module) -> None:
             module.reshard()
 
 
-def set_rates(optimizer: torch.optim.Optimizer, plan: Plan, progress: Progress) -> dict[str, float]:
-    """Set every group's LR (0 for a frozen one) and momentum as the plan has them; returns the LRs."""
-    lrs = optimizer_lrs(plan, progress)
-    momenta = plan.momenta(progress)
+def set_rates(optimizer: torch.optim.Optimizer, setting: Setting) -> None:
+    """Set every group's LR (0 for a frozen one) and momentum."""
     own = optimizer.defaults
+    lrs, momenta = setting
     for group in optimizer.param_groups:
         name = group["group"]
-        group["lr"] = lrs[name]
+        group["lr"] = lrs.get(name, 0.0)
         if "betas" in own:
             group["betas"] = (momenta.get(name, own["betas"][0]), own["betas"][1])
         elif "momentum" in own:
             group["momentum"] = momenta.get(name, own["momentum"])
-    return dict(lrs)
 
 
 def set_modes(forward: nn.Module, blocks: Sequence[nn.Module]) -> None:

@@ -86,8 +86,8 @@ class Placement:
         """
         if self.ranks.count == 1 or self.is_sharded:
             return forward
-        ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(forward, device_ids=ids, gradient_as_bucket_view=True, **_UNSYNCED_BUFFERS)
+        # Without device_ids: with them DDP moves every tensor of a batch, and some are read on the CPU.
+        return DistributedDataParallel(forward, gradient_as_bucket_view=True, **_UNSYNCED_BUFFERS)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The format of forward passes. Ours, because Accelerate's is silently off for fp16 on a CPU."""

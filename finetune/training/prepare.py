@@ -12,18 +12,20 @@ from ..data.sampling import MicroBatch, Sampler
 from ..data.store import Store
 from ..durations import Duration
 from ..encoders import Forward
+from ..encoders.vocabulary import UsedRows
 from ..errors import ConfigError, DataError
 from ..layers import layer_groups, plain_name, trunk_blocks
 from ..metrics import direction
 from ..models.loaded import LoadedModel
 from ..plan_document import describe
 from ..plans import Plan, make_plan
+from ..prefix.deciding import CachePlan
 from ..randomness import keyed
 from ..run_config import RunConfig
+from .choosing import choose
 from .facts import facts_of, is_own, num_visible, trained_names
-from .micro_batches import resolve_micro_batch
 from .placement import Placement
-from .probe import probe
+from .ways import keep_tokens
 
 
 class Prepared(NamedTuple):
@@ -41,6 +43,8 @@ class Prepared(NamedTuple):
     saved_names: tuple[str, ...]  # of parameters that train in some phase, and of buffers
     metric: str
     sign: int  # 1 where a higher metric is better, -1 where a lower one is
+    cached: CachePlan  # what is kept of the frozen layers
+    used_rows: UsedRows | None  # of the word embedding, that train; None: all
     document: dict[str, Any]  # what ``finetune plan`` prints
 
 
@@ -52,54 +56,60 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
         ConfigError: A strategy that does not fit the model, or a schedule that does not fit the length.
         ModelError: A model that cannot be loaded.
     """
-    task = config.task
     metric, sign = _metric(config)
-    train, validation = task.load_split("train"), task.load_split("validation")
-    if not len(train) or not len(validation):
-        raise DataError("task.data: training and validation need at least one example each")
-    if config.curriculum is not None:
-        difficulty_of(config.curriculum, train)
-    if "test" in task.splits():
-        task.load_split("test")  # its faults belong before the training, not after
+    splits = _splits(config)
     with keyed(config.seed, "init"):
-        loaded = task.load_model()
+        loaded = config.task.load_model()
         model = _adapted(config, loaded)
     new = _names_of(model, loaded.new)
-    plan = _planned(config, model, loaded, new=new, num_examples=len(train))
-    forward = Forward(model)
-    trained = trained_names(plan)
-    with keyed(config.seed, "probe"):
-        seen = probe(forward, train, task=task, progress=plan.at(0), planned=trained)
-    micro_text = resolve_micro_batch(
-        config.micro_batch, device=placement.device, num_parameters=_count(model), store=train
-    )
+    plan = _planned(config, model, loaded, new=new, num_examples=len(splits["train"]))
+    chosen = choose(config, placement, plan=plan, model=model, loaded=loaded, splits=splits)
     facts = facts_of(
         config,
         plan,
-        train,
-        validation,
+        splits["train"],
+        splits["validation"],
         model=model,
         loaded=loaded,
         placement=placement,
-        micro_batch=micro_text,
+        micro_batch=chosen.micro_batch,
         new=new,
-        seen=seen,
+        seen=chosen.seen,
+        cached=chosen.cached,
+        ways=chosen.words,
+        used=chosen.used,
+        tokens=chosen.forward.tokens,
     )
     return Prepared(
         config=config,
-        train=train,
-        validation=validation,
+        train=splits["train"],
+        validation=splits["validation"],
         loaded=loaded,
-        forward=forward,
+        forward=chosen.forward,
         blocks=trunk_blocks(model),
         plan=plan,
-        micro_batch=MicroBatch(micro_text),
-        unused=seen.unused,
-        saved_names=(*sorted(trained), *_buffers(model)),
+        micro_batch=MicroBatch(chosen.micro_batch),
+        unused=chosen.seen.unused,
+        saved_names=(*sorted(trained_names(plan)), *_buffers(model)),
         metric=metric,
         sign=sign,
+        cached=chosen.cached,
+        used_rows=chosen.used,
         document=describe(plan, config, facts),
     )
+
+
+def _splits(config: RunConfig) -> dict[str, Store]:
+    """All splits that there are; their faults belong before the training, not after."""
+    keep_tokens(config.task, config.speed)
+    splits = {name: config.task.load_split(name) for name in ("train", "validation")}
+    if not all(map(len, splits.values())):
+        raise DataError("task.data: training and validation need at least one example each")
+    if config.curriculum is not None:
+        difficulty_of(config.curriculum, splits["train"])
+    if "test" in config.task.splits():
+        splits["test"] = config.task.load_split("test")
+    return splits
 
 
 def _planned(config: RunConfig, model: nn.Module, loaded: LoadedModel, *, new: list[str], num_examples: int) -> Plan:
@@ -208,7 +218,3 @@ def _buffers(model: nn.Module) -> list[str]:
     """Names of persistent buffers."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return sorted(name for name in model.state_dict() if name not in parameters and is_own(name))
-
-
-def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..data.loading import weighted_batch
-from ..data.store import Draw, Store
+from ..data.store import Draw, Store, moved
 from ..encoders import PREFIX, Forward
 from ..progress import Progress
 from ..tasks.base import Task
@@ -46,7 +46,7 @@ def probe(forward: Forward, store: Store, *, task: Task, progress: Progress, pla
     try:
         longest = int(np.argmax(store.lengths))
         device = next(iter(names)).device
-        batch = {name: tensor.to(device) for name, tensor in weighted_batch(store, [Draw(0, 0, longest)] * 2).items()}
+        batch = moved(weighted_batch(store, [Draw(0, 0, longest)] * 2), device)
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             output = task.forward(forward, batch, progress)
         assert output.losses is not None, "training needs labels"

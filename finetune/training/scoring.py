@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ from ..progress import Progress
 from ..randomness import preserved
 from ..run_config import RunConfig
 from ..tasks.base import Task
+from ..tasks.wrapping import replaced
+from .check_forward import check_forward
 from .micro_batches import resolve_micro_batch
 from .placement import placed
+from .ways import keep_tokens
 
 
 def score_model(config: RunConfig, model: Path, *, split: str) -> dict[str, float]:
@@ -33,16 +35,20 @@ def score_model(config: RunConfig, model: Path, *, split: str) -> dict[str, floa
     """
     with preserved(), placed(config.precision) as placement:
         task, module = _saved(config.task, model)
+        keep_tokens(task, config.speed)
         store = task.load_split(split)
+        forward = Forward(module, config.speed)
+        check_forward(forward, store)
         count = sum(parameter.numel() for parameter in module.parameters())
         text = resolve_micro_batch(config.micro_batch, device=placement.device, num_parameters=count, store=store)
         return evaluate(
-            Forward(module).to(placement.device),
+            forward.to(placement.device),
             store,
             task=task,
             progress=Progress(0, 1, 1),
             placement=placement,
             micro_batch=MicroBatch(text),
+            tokens=forward.tokens,
         )
 
 
@@ -53,5 +59,5 @@ def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
 
         return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
     library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
-    task = dataclasses.replace(task, model=f"{library}{model}", weights="pretrained")
+    task = replaced(task, model=f"{library}{model}", weights="pretrained")
     return task, task.load_model().module

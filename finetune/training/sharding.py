@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -32,14 +32,16 @@ def sharded_like(full: Tensor, reference: Tensor) -> Tensor:
     return full
 
 
-def model_state(forward: nn.Module, names: Iterable[str]) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, whole, without the wrapper's prefix."""
+def model_state(
+    forward: nn.Module, names: Iterable[str], *, take: Callable[[Tensor], Tensor] = whole
+) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, whole, without the wrapper's prefix; each as ``take`` gives it."""
     wanted = set(names)
     state = forward.state_dict()
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if name.removeprefix(PREFIX) in wanted:
-            found[name.removeprefix(PREFIX)] = whole(tensor)
+            found[name.removeprefix(PREFIX)] = take(tensor)
     return found
 
 
@@ -54,14 +56,16 @@ def load_model_state(forward: nn.Module, saved: Mapping[str, Tensor]) -> None:
             target.copy_(sharded_like(full, target))
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, *, take: Callable[[Tensor], Tensor] = whole
+) -> dict[str, Tensor]:
     """Optimizer state as ``"<parameter name>/<state name>"``, whole; groups that never trained have none."""
     found: dict[str, Tensor] = {}
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in sorted(optimizer.state.get(parameter, {}).items()):
                 if value is not None:
-                    found[f"{name}/{key}"] = whole(torch.as_tensor(value))
+                    found[f"{name}/{key}"] = take(torch.as_tensor(value))
     return found
 
 

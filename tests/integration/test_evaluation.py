@@ -62,3 +62,65 @@ def test_a_lower_loss_is_better(tmp_path):
     losses = {step: metrics["loss"] for step, metrics in result.state.metrics.items()}
     assert result.best["step"] == min(losses, key=losses.__getitem__)
     assert result.metrics["validation"]["loss"] == min(losses.values())
+
+
+@pytest.mark.parametrize("micro_batch", ["1 example", "3 examples", "1 token", "40 tokens", "256 examples"])
+def test_predictions_do_not_depend_on_how_they_are_cut(tmp_path, micro_batch):
+    """Each example once, in the order of the split, with its own loss; ragged last batches included."""
+    import torch
+
+    from finetune.data.loading import weighted_batch
+    from finetune.data.sampling import MicroBatch
+    from finetune.data.store import Draws
+    from finetune.encoders import Forward
+    from finetune.evaluation import predict
+    from finetune.precision import Precision
+    from finetune.progress import Progress
+    from finetune.training.placement import placed
+
+    task = Exact(text_task(tmp_path))
+    forward, store = Forward(task.load_model().module), task.load_split("validation")
+    clock = Progress(0, 1, 1)
+    with torch.no_grad():
+        expected = task.forward(forward.eval(), weighted_batch(store, Draws(np.arange(len(store)))), clock)
+    for tokens in ("padded", "useful"):
+        with placed(Precision(name="fp32")) as placement:
+            found, losses = predict(
+                forward.train(),
+                store,
+                task=task,
+                progress=clock,
+                placement=placement,
+                micro_batch=MicroBatch(micro_batch),
+                tokens=tokens,
+            )
+        assert found.logits == pytest.approx(expected.logits.numpy(), rel=1e-5, abs=1e-6)
+        assert losses[:, 0] == pytest.approx(expected.losses.numpy(), rel=1e-5) and (losses[:, 1] == 1).all()
+        assert (found.labels == store.labels).all() and found.logits.dtype == np.float32
+
+
+def test_losses_of_items_that_are_not_examples_are_all_kept(tmp_path):
+    """Two items per example, one of them of weight 0; and a split without labels."""
+
+    @dataclass(frozen=True)
+    class Doubled:
+        task: Any
+        metrics = ("loss",)
+
+        def __getattr__(self, name):
+            return getattr(self.task, name)
+
+        def forward(self, model, batch, progress):
+            import torch
+
+            output = self.task.forward(model, batch, progress)
+            losses = torch.cat([output.losses, torch.full_like(output.losses, 9.0)])
+            return output._replace(losses=losses, weights=torch.cat([output.weights, output.weights * 0]))
+
+        def score(self, predictions):
+            return {"examples": float(len(predictions.logits))}
+
+    settings = {"length": "1 steps", "micro_batch": "2 examples", "metric": "loss"}
+    task = Exact(text_task(tmp_path))
+    expected = run(Counted(task), **settings).metrics["validation"]["loss"]
+    assert run(Doubled(task), **settings).metrics["validation"] == {"loss": pytest.approx(expected), "examples": 21.0}

@@ -50,11 +50,12 @@ def test_gradient_equals_one_plain_backward(tmp_path):
     model = task.load_model().module.train()
     store = task.load_split("train")
     from finetune.data.store import Draw
+    from finetune.encoders import padded
     from finetune.randomness import keyed
 
     with keyed(42, "init"):
         model = task.load_model().module
-    batch = store.batch([Draw(0, 0, index) for index in range(8)])
+    batch = padded(store.batch([Draw(0, 0, index) for index in range(8)]), pad_id=0)
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     torch.nn.functional.cross_entropy(logits, batch["labels"]).backward()
     expected = {name: p.detach() - p.grad for name, p in model.named_parameters() if p.grad is not None}

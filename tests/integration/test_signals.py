@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -309,8 +310,16 @@ def test_loader_processes_end_with_a_killed_run(task, folder):
     assert child.wait().code == -signal.SIGKILL
 
 
+def landed() -> None:
+    """Wait for the save in flight, so that what follows meets the next one."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("checkpoint"):
+            thread.join()
+
+
 def limit(size: int) -> None:
     """No file may grow past this from here on: a full disk, for one process."""
+    landed()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
@@ -361,6 +370,7 @@ def test_a_folder_has_one_run(task, folder, whole):
     held, release = os.pipe()
 
     def wait():
+        landed()
         os.write(told, b".")
         os.read(held, 1)
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from finetune.data.loading import updates, weighted_batch
+from finetune.data.loading import ahead, updates, weighted_batch
 from finetune.data.sampling import MicroBatch, Sampler, cut
 from tests.runs import image_task, text_task
 
@@ -28,6 +31,13 @@ def cuts_of(store, *, rank: int = 0, num_ranks: int = 1, batch_size: int = 4):
         return cut(sampler.draws(step), store.lengths, num_ranks=num_ranks, micro_batch=micro_batch)[rank]
 
     return cuts
+
+
+def per_example(batch) -> list[torch.Tensor]:
+    """What has a row for each example; flat tokens have one for each of theirs, as ``lengths`` says."""
+    tokens = [tensor for name, tensor in batch.items() if name in ("input_ids", "token_type_ids")]
+    assert all(len(tensor) == int(batch["lengths"].sum()) for tensor in tokens)
+    return [tensor for name, tensor in batch.items() if name not in ("input_ids", "token_type_ids")]
 
 
 def assert_equal(found, expected) -> None:
@@ -83,14 +93,14 @@ def test_a_batch_holds_its_draws_each_of_weight_one(stores, kind):
     assert batch["index"].tolist() == [draw.index for draw in draws]
     assert batch["weights"].tolist() == [1.0] * len(draws)
     assert batch["labels"].tolist() == [store.labels[draw.index] for draw in draws]
-    assert all(len(tensor) == len(draws) for tensor in batch.values())
+    assert {len(tensor) for tensor in per_example(batch)} == {len(draws)}
 
 
 @pytest.mark.parametrize("kind", ["text", "images"])
 def test_no_draws_are_one_example_of_weight_zero(stores, kind):
     batch = weighted_batch(stores[kind], [])
     assert batch["weights"].tolist() == [0.0]
-    assert all(len(tensor) == 1 for tensor in batch.values())
+    assert {len(tensor) for tensor in per_example(batch)} == {1}
 
 
 def test_a_rank_without_examples_runs_as_many_batches(stores):
@@ -112,3 +122,62 @@ def test_a_fault_in_the_data_reaches_the_loop(stores):
 
     with pytest.raises(LookupError, match="no step 0"):
         next(updates(stores["text"], broken, steps=range(2), workers=0))
+
+
+# Made ahead by a thread, as for a GPU
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name == "batches"]
+
+
+def test_batches_made_ahead_are_the_same(stores):
+    store = stores["images"]
+    here = list(updates(store, cuts_of(store), steps=STEPS, workers=0))
+    assert_equal(list(ahead(updates(store, cuts_of(store), steps=STEPS, workers=0), ready=lambda made: made)), here)
+    assert not threads()
+
+
+def test_a_few_batches_are_made_ahead_and_no_more():
+    made = []
+
+    def batches():
+        for number in range(100):
+            made.append(number)
+            yield [number]
+
+    found = ahead(batches(), ready=lambda batch: [*batch, "ready"], depth=2)
+    assert next(found) == [0, "ready"]
+    deadline = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < deadline:  # taken, two waiting, one in hand
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 4
+    found.close()
+    assert not threads()
+
+
+def test_a_fault_in_the_thread_reaches_the_loop(stores):
+    def broken(step: int):
+        raise LookupError(f"no step {step}")
+
+    made = ahead(updates(stores["text"], broken, steps=range(2), workers=0), ready=lambda batch: batch)
+    with pytest.raises(LookupError, match="no step 0"):
+        next(made)
+    assert not threads()
+
+
+def test_on_a_cpu_there_is_no_thread(stores):
+    store = stores["text"]
+    found = updates(store, cuts_of(store), steps=STEPS, workers=0, device=torch.device("cpu"))
+    next(found)
+    assert not threads()
+    found.close()
+
+
+def test_what_python_reads_stays_on_the_cpu():
+    from finetune.data.store import moved
+
+    batch = {name: torch.ones(2) for name in ("input_ids", "lengths", "depth", "labels")}
+    devices = {name: tensor.device.type for name, tensor in moved(batch, torch.device("meta")).items()}
+    assert devices == {"input_ids": "meta", "lengths": "cpu", "depth": "cpu", "labels": "meta"}

@@ -10,7 +10,7 @@ from finetune.durations import Duration
 from finetune.errors import ConfigError
 from finetune.layers import LayerGroup
 from finetune.optimizers import AdamW
-from finetune.plans import Plan, make_plan, optimizer_lrs, plan_warnings
+from finetune.plans import Plan, make_plan, plan_warnings
 from finetune.progress import Evaluation
 from finetune.schedules import Constant, WarmupCosine, WarmupLinear
 from finetune.strategies import Discriminative, Freeze, Full, GradualUnfreeze
@@ -85,7 +85,6 @@ def test_rates_are_scale_times_base_times_schedule(strategy, schedule):
             for name, rate in current.rates.items()
         }
         assert made.rates(clock) == pytest.approx(expected, rel=1e-15)
-        assert optimizer_lrs(made, clock) == {group.name: made.rates(clock).get(group.name, 0.0) for group in LAYERS}
 
 
 def test_the_table_of_gradual_unfreezing():

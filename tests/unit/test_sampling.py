@@ -230,6 +230,81 @@ def test_a_rank_short_of_examples_gets_empty_micro_batches():
     assert [[len(batch) for batch in batches] for batches in ranks] == [[1, 1], [1, 0]]
 
 
+def cut_one_by_one(draws, lengths, *, num_ranks: int, limit: MicroBatch) -> list:
+    """What ``cut`` does, draw by draw: longest first, dealt in turn, and closed when one more would not fit."""
+    by_length = sorted(draws, key=lambda draw: (-int(lengths[draw.index]), draw.index))
+    ranks = []
+    for rank in range(num_ranks):
+        batches: list[list] = []
+        for draw in by_length[rank::num_ranks]:
+            count = len(batches[-1]) + 1 if batches else 0
+            size = count if limit.unit == "examples" else count * int(lengths[batches[-1][0].index]) if batches else 0
+            if batches and size <= limit.amount:
+                batches[-1].append(draw)
+            else:
+                batches.append([draw])
+        ranks.append(batches)
+    most = max(map(len, ranks))
+    return [batches + [[]] * (most - len(batches)) for batches in ranks]
+
+
+@settings(deadline=None, max_examples=100)
+@given(SIZES, st.integers(1, 8), MICRO)
+def test_arrays_are_cut_as_draws_would_be(sizes, num_ranks, micro):
+    draws, lengths, limit = sampler(*sizes).draws(0), lengths_of(sizes[0]), MicroBatch(micro)
+    found = cut(draws, lengths, num_ranks=num_ranks, micro_batch=limit)
+    assert [[list(batch) for batch in batches] for batches in found] == cut_one_by_one(
+        draws, lengths, num_ranks=num_ranks, limit=limit
+    )
+
+
+@settings(deadline=None, max_examples=60)
+@given(SIZES, st.integers(1, 4), st.integers(1, 200))
+def test_useful_tokens_alone_are_counted_where_nothing_is_padded(sizes, num_ranks, amount):
+    """No micro-batch holds more, and the next example would not have fitted."""
+    draws, lengths = sampler(*sizes).draws(0), lengths_of(sizes[0])
+    limit = MicroBatch(f"{amount} tokens")
+    ranks = cut(draws, lengths, num_ranks=num_ranks, micro_batch=limit, tokens="useful")
+    assert sorted(draw for batches in ranks for batch in batches for draw in batch) == sorted(draws)
+    for batches in ranks:
+        held = [[int(lengths[draw.index]) for draw in batch] for batch in batches if len(batch)]
+        for batch, following in zip(held, [*held[1:], None], strict=False):
+            assert len(batch) == 1 or sum(batch) <= amount
+            assert following is None or sum(batch) + following[0] > amount
+
+
+# Draws
+
+
+def test_draws_are_a_sequence_of_draws():
+    from finetune.data.store import Draws, indices_of
+
+    draws = sampler(30, 8, 3).draws(5)
+    made = list(draws)
+    assert isinstance(draws, Draws) and len(made) == len(draws) == 8 and all(isinstance(d, tuple) for d in made)
+    assert draws[2] == made[2] and draws[-1] == made[-1] and list(draws[1:3]) == made[1:3]
+    assert draws == made and draws != made[:-1] and draws != sampler(30, 8, 4).draws(5)
+    assert indices_of(draws).tolist() == indices_of(made).tolist() == [draw.index for draw in made]
+    assert {(draw.step, draw.epoch) for draw in made} == {(5, 1)} and all(draw.seed for draw in made)
+    assert [draw.seed for draw in Draws(np.arange(3))] == [0, 0, 0]
+
+
+def test_a_batch_of_texts_makes_no_object_per_example(tmp_path, monkeypatch):
+    """A million examples cost a million numbers: no ``Draw`` and no seed is made."""
+    from finetune.data import store as module
+    from finetune.data.loading import weighted_batch
+    from tests.runs import text_task
+
+    store = text_task(tmp_path).load_split("train")
+    made = []
+    monkeypatch.setattr(module, "seed_for", lambda *key: made.append(key) or 1)
+    draws = Sampler(len(store), batch_size=8, seed=0).draws(0)
+    (batches,) = cut(draws, store.lengths, num_ranks=1, micro_batch=MicroBatch("8 examples"))
+    weighted_batch(store, batches[0])
+    assert not made
+    assert draws[0].seed and len(made) == 1
+
+
 @pytest.mark.parametrize("text", ["8 examples", " 1 example ", "4096 tokens", "8  examples"])
 def test_a_micro_batch_has_a_unit(text):
     assert MicroBatch(text).amount == int(text.split()[0])

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.data.spec import Data
 from finetune.data.store import Draw
-from finetune.encoders.forward import Forward
+from finetune.encoders import Forward, padded
 from finetune.errors import ConfigError, DataError, ModelError
 from finetune.progress import Progress
 from finetune.tasks.base import Predictions, Task
@@ -68,7 +68,8 @@ def test_texts_from_file_to_loss(files):
     expected = -output.logits.log_softmax(-1)[torch.arange(3), batch["labels"]]
     torch.testing.assert_close(output.losses, expected)
     assert output.weights is batch["weights"] and output.logits.shape == (3, 2)
-    loaded_by_transformers = loaded.module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    wide = padded(batch, 0)
+    loaded_by_transformers = loaded.module(input_ids=wide["input_ids"], attention_mask=wide["attention_mask"])
     torch.testing.assert_close(output.logits, loaded_by_transformers.logits)
 
 

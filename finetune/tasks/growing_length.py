@@ -1,0 +1,121 @@
+"""Growing length: training texts that are cut short at first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Ge
+
+from ..durations import DurationText
+from ..errors import ConfigError
+from .base import Output, Predictions, Task
+from .text import KeepsTokens
+from .wrapping import of_base
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..cached_arrays import ArrayCache
+    from ..data.store import Batch, Store
+    from ..models.loaded import LoadedModel
+    from ..progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrowingLength:
+    """A task on texts that are cut short in training at first; approximate, and evaluated at full length.
+
+    The limit grows by equal steps, update by update, to ``max_length`` of the task inside. A text that is longer
+    keeps its first tokens and its last, the separator; of a pair that means its second text is cut, or goes.
+    Batches are packed, so what is cut is not computed: a saving, and not only an order.
+
+    How an update is cut into micro-batches goes by full lengths, so one of so many tokens never grows too large.
+
+    Li et al. 2022 (arXiv 2108.06084) let the length of training sequences grow for stable large batches.
+
+    Args:
+        base: The task on texts.
+        start: Tokens of a training text at first, at most; special tokens included.
+        until: When texts are as long as in ``base``.
+    """
+
+    name: Literal["growing_length"] = "growing_length"
+    base: Task
+    start: Annotated[int, Ge(2)] = 32
+    until: DurationText = "50%"
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    def __getattr__(self, name: str) -> Any:
+        return of_base(self, name)
+
+    def load_model(self) -> LoadedModel:
+        """As ``base`` has it."""
+        return self.base.load_model()
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are."""
+        return self.base.splits()
+
+    def load_split(self, name: str) -> Store:
+        """The split of ``base``, with texts of full length.
+
+        Raises:
+            ConfigError: They are never longer than ``start``.
+        """
+        if self.start >= self._full:
+            raise ConfigError(
+                f"task.start: texts have at most {self._full} tokens (task.base.max_length); begin with fewer."
+            )
+        return self.base.load_split(name)
+
+    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
+        """Where the splits that are loaded from now on are kept tokenised, if ``base`` can; None: nowhere."""
+        if isinstance(self.base, KeepsTokens):
+            self.base.keep_tokens_in(cache)
+
+    def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
+        """As ``base`` has it; in training, of texts that are as short as the run wants them now."""
+        limit = self.length(progress) if model.training else None
+        return self.base.forward(model, batch if limit is None else _shorter(batch, limit), progress)
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """As ``base`` has it."""
+        return self.base.score(predictions)
+
+    def length(self, progress: Progress) -> int | None:
+        """The most tokens of a training text now; None: as many as it has."""
+        end = progress.steps(self.until)
+        if progress.step >= end:
+            return None
+        return self.start + (self._full - self.start) * progress.step // end
+
+    @property
+    def _full(self) -> int:
+        full: int = self.base.max_length  # type: ignore[attr-defined]  # of every task on texts
+        return full
+
+
+def _shorter(batch: Batch, limit: int) -> Batch:
+    """A flat batch whose texts have at most ``limit`` tokens: the first ones, and the last."""
+    import torch
+
+    if "input_ids" not in batch:
+        raise ValueError("the texts change their length from step to step")
+    if "lengths" not in batch:
+        raise ConfigError("task: growing_length cuts texts that are not padded; this store gives rectangles.")
+    before = batch["lengths"].numpy()
+    after = np.minimum(before, limit)
+    if (after == before).all():
+        return batch
+    ends, starts = np.cumsum(after), np.cumsum(before) - before
+    rows = np.arange(ends[-1]) + np.repeat(starts - ends + after, after)
+    rows[ends - 1] = starts + before - 1
+    kept = torch.from_numpy(rows).to(batch["input_ids"].device, non_blocking=True)
+    shorter = {**batch, "lengths": torch.from_numpy(after)}
+    for name in ("input_ids", "token_type_ids"):
+        if name in batch:
+            shorter[name] = batch[name][kept]
+    return shorter

@@ -1,0 +1,72 @@
+"""Patch dropout: training on a random part of each image's patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Gt, Lt
+
+from .base import Output, Predictions, Task
+from .wrapping import of_base
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..data.store import Batch, Store
+    from ..models.loaded import LoadedModel
+    from ..progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchDropout:
+    """A task on images that trains on a random part of their patches; approximate, evaluated on all of them.
+
+    Each image drops its own patches, drawn anew in every update after positions were added; class tokens stay.
+    For ViT, DeiT and DINOv2 of transformers, and ViT and DeiT of timm: models that take patches as a set.
+
+    Liu et al. 2022 (arXiv 2208.07220).
+
+    Args:
+        base: The task on images.
+        share: Of the patches that are dropped.
+    """
+
+    name: Literal["patch_dropout"] = "patch_dropout"
+    base: Task
+    share: Annotated[float, Gt(0), Lt(1)] = 0.5
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    def __getattr__(self, name: str) -> Any:
+        return of_base(self, name)
+
+    def load_model(self) -> LoadedModel:
+        """As ``base`` has it."""
+        return self.base.load_model()
+
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are."""
+        return self.base.splits()
+
+    def load_split(self, name: str) -> Store:
+        """As ``base`` has it."""
+        return self.base.load_split(name)
+
+    def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
+        """As ``base`` has it; in training, of a part of the patches.
+
+        Raises:
+            ConfigError: The model cannot be entered where patches can be dropped.
+        """
+        import torch
+
+        if model.training:
+            if "pixel_values" not in batch:
+                raise ValueError("other patches are dropped each time")
+            batch = {**batch, "dropped_patches": torch.tensor(self.share)}
+        return self.base.forward(model, batch, progress)
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """As ``base`` has it."""
+        return self.base.score(predictions)
