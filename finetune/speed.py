@@ -51,7 +51,8 @@ class Speed:
         cpu_runtime: Settings of the memory allocator, on a CPU.
         compile: Compile the blocks, on a GPU; ``on`` also for short runs, which it makes slower.
         cuda_graphs: Record a step and replay it, on a GPU.
-        image_store: Keep images decoded and resized.
+        image_store: Keep images decoded; ``resized`` also makes those smaller of which random views are taken,
+            which is approximate.
     """
 
     packed: Auto = "auto"
@@ -70,7 +71,7 @@ class Speed:
     cpu_runtime: Auto = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     cuda_graphs: Auto = "auto"
-    image_store: Auto = "auto"
+    image_store: Literal["auto", "resized", "off"] = "auto"
 
     __pydantic_config__ = {"extra": "forbid"}
 
