@@ -25,6 +25,10 @@ class PatchDropout:
     Each image drops its own patches, drawn anew in every update after positions were added; class tokens stay.
     For ViT, DeiT and DINOv2 of transformers, and ViT and DeiT of timm: models that take patches as a set.
 
+    Measured, one seed: ViT-Tiny on 1,024 pictures of clothes, two epochs without half of the patches, took 101 s of
+    one CPU core in place of 190, evaluations included, and gave 86.4 % on 713 others (plain: 87.2; a point may be
+    chance). On digits of 16 patches it gave 95.2 % (plain: 96.9, three seeds).
+
     Liu et al. 2022 (arXiv 2208.07220).
 
     Args:

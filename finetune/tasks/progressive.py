@@ -29,6 +29,11 @@ class ProgressiveResolution:
     them. Position embeddings are interpolated for each forward, as the model's own library does it; the weights
     stay those of the full size, at which the run ends.
 
+    Measured, one seed: ViT-Tiny on 1,024 pictures of clothes, two epochs at 128, 176 and 224 pixels, took 110 s of
+    one CPU core in place of 190, evaluations included, and gave 87.5 % on 713 others (plain: 87.2; a point may be
+    chance). A few patches are too few: digits of 16 pixels, with phases at 8 and 12, fell to 61.0 % (plain: 96.9,
+    three seeds).
+
     Progressive resizing is Howard's (DAWNBench 2018); for ViTs see EfficientTrain (Wang et al. 2023,
     arXiv 2211.09703), which crops frequencies, and FixRes (Touvron et al. 2019) on why to end at the full size.
 
