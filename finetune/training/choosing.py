@@ -100,6 +100,4 @@ def choose(
 
 def _probed(config: RunConfig, forward: Forward, train: Store, *, plan: Plan, trained: Collection[str]) -> Probe:
     with keyed(config.seed, "probe"):
-        # at the end, when inputs that grow over the run are largest
-        last = plan.at(plan.total_steps - 1)
-        return probe(forward, train, task=config.task, progress=last, planned=trained)
+        return probe(forward, train, task=config.task, progress=plan.at(0), planned=trained)
