@@ -12,9 +12,10 @@ from finetune.encoders import Forward
 from finetune.errors import PreemptedError, RunFolderError
 from finetune.speed import PLAIN, Speed
 from finetune.strategies import Freeze
+from finetune.training import plan_run
 from finetune.training.check_forward import check_forward
 from tests import tiny_models
-from tests.runs import STRATEGIES, Exact, assert_close, image_task, run, text_task, weights
+from tests.runs import STRATEGIES, Exact, assert_close, config, image_task, run, text_task, weights
 
 TEXT = ("bert", "roberta", "distilbert", "electra", "modernbert", "deberta-v2")
 
@@ -43,7 +44,9 @@ def test_strategies(name, kind, tmp_path):
     assert metrics == pytest.approx(same, rel=1e-6)
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Speed) if "off" in str(field.type)])
+@pytest.mark.parametrize(
+    "field", [field.name for field in dataclasses.fields(Speed) if getattr(PLAIN, field.name) == "off"]
+)
 def test_each_technique_can_be_switched_off_alone(field, tmp_path):
     task = text_task(tmp_path)
     strategy = STRATEGIES["lora"] if field == "merged_lora" else Freeze(trainable=("head", "layer.-1"))
@@ -51,11 +54,15 @@ def test_each_technique_can_be_switched_off_alone(field, tmp_path):
         trained(task, strategy=strategy, speed=speed) for speed in (Speed(**{field: "off"}), PLAIN)
     )
     assert_close(found, expected)
+    plan = plan_run(config(task, strategy=strategy, speed=Speed(**{field: "off"})))
+    words = plan["speed"] | {"prefix_cache": plan["cached"]["where"]}
+    assert words.get(field, "off").startswith(("off", "idle: off")), words[field]
 
 
 def test_recomputing_everything_changes_nothing(tmp_path):
     task = text_task(tmp_path)
     on, off = (run(task, speed=Speed(activation_checkpointing=word)) for word in ("on", "off"))
+    assert on.plan["speed"]["activation_checkpointing"].startswith("on")
     found, expected = weights(on.model), weights(off.model)
     assert all(torch.equal(found[name], expected[name]) for name in expected)  # with dropout on
 

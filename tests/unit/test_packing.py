@@ -235,3 +235,11 @@ def test_plain_speed_pads_and_takes_the_models_own_forward():
     expected = model(input_ids=rectangle["input_ids"], attention_mask=rectangle["attention_mask"]).logits
     assert torch.equal(forward(text_batch()), expected)
     assert torch.equal(forward(rectangle), expected)  # as a user's own store may give it
+
+
+@pytest.mark.parametrize(("setting", "value"), [("is_decoder", True), ("chunk_size_feed_forward", 1)])
+def test_decoders_and_chunked_layers_take_their_own_forward(setting, value):
+    model = tiny_models.tiny("bert")
+    setattr(model.config, setting, value)
+    forward = Forward(model)
+    assert forward.family is None and "decoder" in forward.why_plain

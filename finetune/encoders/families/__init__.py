@@ -40,6 +40,8 @@ def _made(inner: Any, kind: str) -> tuple[Family | None, str]:
 
         makers = {name: bert.BertLike for name in bert.TYPES}
         makers |= {"distilbert": distilbert.DistilBert, "modernbert": modernbert.ModernBert}  # type: ignore[dict-item]
+        if any(getattr(inner.config, name, 0) for name in ("is_decoder", "chunk_size_feed_forward")):
+            return None, "it is a decoder, or computes its feed-forward in chunks"
         if kind in makers:
             return makers[kind](inner), ""
     if type(inner).__name__.endswith("ForImageClassification"):

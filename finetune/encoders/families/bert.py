@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..attention import attend
-from .text import forward_of, heads, packed_attention
+from .text import first_attended, forward_of, packed_attention
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,8 +32,6 @@ class BertLike:
         self._first_position = 0 if padding is None else padding + 1
         self._project = getattr(self._base, "embeddings_project", None)
         self._pooler = getattr(self._base, "pooler", None)
-        if self._config.is_decoder or self._config.chunk_size_feed_forward:
-            raise AttributeError("an encoder without chunked feed-forward")
 
     def embed(self, batch: Batch, spans: Spans | None) -> Tensor:
         assert spans is not None
@@ -64,17 +61,6 @@ class BertLike:
 def _first(block: Any, hidden: Tensor, spans: Spans) -> Tensor:
     """BertLayer's forward with one query an example: (1, examples, width) from (1, tokens, width)."""
     own = block.attention.self
-    size = own.attention_head_size
-    first = hidden.index_select(1, spans.first)
-    context, _ = attend(
-        own,
-        heads(own.query(first), size=size),
-        heads(own.key(hidden), size=size),
-        heads(own.value(hidden), size=size),
-        None,
-        spans=spans,
-        dropout=own.dropout.p if own.training else 0.0,
-        scaling=own.scaling,
-    )
-    attended = block.attention.output(context.reshape(first.shape[:2] + (-1,)), first)
+    context, first = first_attended(own, query=own.query, key=own.key, value=own.value, hidden=hidden, spans=spans)
+    attended = block.attention.output(context, first)
     return block.output(block.intermediate(attended), attended)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..attention import attend
-from .text import forward_of, heads, packed_attention
+from .text import first_attended, forward_of, packed_attention
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,17 +47,6 @@ class DistilBert:
 def _first(block: Any, hidden: Tensor, spans: Spans) -> Tensor:
     """TransformerBlock's forward with one query an example: (1, examples, width) from (1, tokens, width)."""
     own = block.attention
-    size = own.attention_head_size
-    first = hidden.index_select(1, spans.first)
-    context, _ = attend(
-        own,
-        heads(own.q_lin(first), size=size),
-        heads(own.k_lin(hidden), size=size),
-        heads(own.v_lin(hidden), size=size),
-        None,
-        spans=spans,
-        dropout=own.dropout.p if own.training else 0.0,
-        scaling=own.scaling,
-    )
-    attended = block.sa_layer_norm(own.out_lin(context.reshape(first.shape[:2] + (-1,))) + first)
+    context, first = first_attended(own, query=own.q_lin, key=own.k_lin, value=own.v_lin, hidden=hidden, spans=spans)
+    attended = block.sa_layer_norm(own.out_lin(context) + first)
     return block.output_layer_norm(block.ffn(attended) + attended)

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ..attention import NAME, register
+from ..attention import NAME, attend, register
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from ..packing import Spans
 
 
 @contextmanager
@@ -37,6 +39,34 @@ def forward_of(block: nn.Module, forward: Any) -> Iterator[None]:
         del block.forward
         if compiled is not None:
             block._compiled_call_impl = compiled
+
+
+def first_attended(
+    own: Any, *, query: Any, key: Any, value: Any, hidden: Tensor, spans: Spans
+) -> tuple[Tensor, Tensor]:
+    """What attention gives for first tokens, and these tokens themselves, (1, examples, width) each.
+
+    Args:
+        own: The attention module, with BERT's names for its settings.
+        query: Its projections, modules.
+        key: Of keys.
+        value: Of values.
+        hidden: (1, tokens, width).
+        spans: Of the batch.
+    """
+    size = own.attention_head_size
+    first = hidden.index_select(1, spans.first)
+    context, _ = attend(
+        own,
+        heads(query(first), size=size),
+        heads(key(hidden), size=size),
+        heads(value(hidden), size=size),
+        None,
+        spans=spans,
+        dropout=own.dropout.p if own.training else 0.0,
+        scaling=own.scaling,
+    )
+    return context.reshape(*first.shape[:2], -1), first
 
 
 def heads(rows: Tensor, *, size: int) -> Tensor:
