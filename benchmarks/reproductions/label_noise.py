@@ -10,8 +10,9 @@ Reproduced means: at 40 % the whole interval of the paired difference (to the co
 training for SuperLoss) is above 0; at 0 %, that no mean of a paired difference, to the control arm or to plain
 training, is below -1 point.
 
-All curricula show 30 % of the examples at first and the last one at the end of the run, so the control arm says what
-it costs to show so little for so long, and the difference to it what the order is worth.
+Each curriculum runs with two pacings, and each pacing has its own control arm, which says what it costs to show so
+little at first; the difference to it is what the order is worth. "All from half of the run" is the default of
+``Curriculum``; "all at the end" shows half at first and the last example with the last update.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ from .signs import (
 )
 
 SHARES = (0.0, 0.4)
-PLAIN, CONTROL, SUPER = "all examples always", "control: random order, same pacing", "SuperLoss"
+PLAIN, CONTROL, SUPER = "all examples always", "control: random order", "SuperLoss"
 LOSS, MAP, LENGTH = "easy first by loss", "easy first by data map (confidence)", "easy first by length"
-PACING: Mapping[str, Any] = {"pacing": "linear", "start": 0.3, "until": "100%"}
+PACINGS: Mapping[str, Mapping[str, Any]] = {
+    "all from half of the run": {},
+    "all at the end": {"pacing": "linear", "start": 0.5, "until": "100%"},
+}
 NO_LOSS = -1.0  # points
 
 
@@ -69,7 +73,7 @@ def composed(found: Mapping[float, Sequence[Scores]]) -> str:
     parts = [str(__doc__).split("\n\n", 2)[2].strip()]
     for course, clean, noisy in zip(courses(0.0), *(found[wrong] for wrong in SHARES), strict=True):
         for wrong, scores in zip(SHARES, (clean, noisy), strict=True):
-            parts.append(score_table(f"{course.name}, {wrong:.0%} wrong", scores, against=CONTROL))
+            parts.append(score_table(f"{course.name}, {wrong:.0%} wrong", scores, more=columns(scores)))
         parts.append("\n".join(signs(clean, noisy)))
     return "\n\n".join(parts)
 
@@ -97,16 +101,35 @@ def arms(task: Task, run: str) -> dict[str, dict[str, Any]]:
     if isinstance(task, TextClassification):
         difficulties = {LENGTH: "length"}
     by_data = next(reversed(difficulties.values()))  # of any: the control arm ranks by chance
-    control = Curriculum(difficulty=by_data, order="random", **PACING)
-    easy = {name: {"curriculum": Curriculum(difficulty=by, **PACING)} for name, by in difficulties.items()}
-    return {CONTROL: {"curriculum": control}, **easy, SUPER: {}}
+    found: dict[str, dict[str, Any]] = {}
+    for words, pacing in PACINGS.items():
+        found[f"{CONTROL}; {words}"] = {"curriculum": Curriculum(difficulty=by_data, order="random", **pacing)}
+        for name, by in difficulties.items():
+            found[f"{name}; {words}"] = {"curriculum": Curriculum(difficulty=by, **pacing)}
+    return {**found, SUPER: {}}
+
+
+def control_of(name: str) -> str:
+    """The arm of random order with the pacing of this one; empty for one without a pacing."""
+    order, _, words = name.partition("; ")
+    return f"{CONTROL}; {words}" if words and order != CONTROL else ""
+
+
+def columns(scores: Scores) -> dict[str, dict[str, str]]:
+    """The differences of each arm to its control and to plain training."""
+    against = {"minus its control": control_of, "minus all always": lambda name: "" if name == PLAIN else PLAIN}
+    return {
+        head: {name: str(paired(scores[name], scores[other])) if (other := of(name)) else "" for name in scores}
+        for head, of in against.items()
+    }
 
 
 def signs(clean: Scores, noisy: Scores) -> list[str]:
     """What showed and what did not."""
     lines = []
-    for name in (name for name in clean if name not in (PLAIN, CONTROL)):
-        arms_beside = {"plain": PLAIN} if name == SUPER else {"control": CONTROL, "plain": PLAIN}
+    for name in (name for name in clean if control_of(name) or name == SUPER):
+        control = control_of(name)
+        arms_beside = {"control": control, "plain": PLAIN} if control else {"plain": PLAIN}
         at_0, at_40 = (
             {word: paired(scores[name], scores[arm]) for word, arm in arms_beside.items()} for scores in (clean, noisy)
         )

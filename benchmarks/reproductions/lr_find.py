@@ -2,6 +2,8 @@
 
     python -m benchmarks.reproductions.lr_find [--only NAME] [--json FILE]
 
+With ``--only`` the other cases keep the rows that they have in ``RESULTS.md``: one alone takes some CPU minutes.
+
 Every task is a recipe of the package with its own head-to-body ratio. The grid is ``optimizer.lr`` in half decades,
 the mean of the seeds; the optimum is the highest accuracy (F1 of names) on the test split, and where several are
 within one standard error of it, all of them are named. A suggestion is right where it is within a factor 3 of one of
@@ -15,6 +17,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +27,17 @@ from finetune import RunConfig, fit, running
 from finetune.lr_finding import Sweep
 from finetune.lr_finding.finding import find_lr
 
+from . import signs
+
 FACTOR = 3.0
+LEAST = 3  # cases, of which this must hold
+HEAD = ("task", "suggestion", "best rates of the grid", "factor", f"within {FACTOR:g}", "score in % by optimizer.lr")
+ABOUT = """The suggestion of the default sweep (3 x 100 updates, docs/lr_find.md) beside a grid of whole runs with
+`optimizer.lr` in half decades. Scores are on the test split (accuracy; F1 for names). The best mean comes first, then
+every rate within one standard error of it, which the test split cannot tell from it. The factor is that to the nearest
+of these. Two seeds in every cell, but for LoRA on the docstrings and for the names, which have one.
+
+Reproduced means: at least three cases are within a factor 3, and every other says that it is not reliable."""
 
 
 class Case(NamedTuple):
@@ -52,20 +65,37 @@ CASES = (
 
 
 def main() -> None:
-    """Run the cases and print the table."""
+    """Run the cases, and put them into the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name begins so")
     parser.add_argument("--json", type=Path, help="also write everything there")
+    parser.add_argument("--out", type=Path, default=signs.RESULTS)
     words = parser.parse_args()
     began = time.process_time()
     found = []
     for case in (case for case in CASES if case.name.startswith(words.only)):
         found.append(measured(case))
-        print(row(found[-1]), flush=True)
+        signs.told(f"| {' | '.join(row(found[-1]))} |")
         if words.json:
             words.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(f"{sum(one['is_right'] for one in found)} of {len(found)} within {FACTOR:g}x; "
-          f"{(time.process_time() - began) / 60:.0f} CPU minutes")  # fmt: skip
+        signs.write("lr_find", section([row(one) for one in found], signs.section_of("lr_find", words.out)), words.out)
+    print(f"{words.out}; {(time.process_time() - began) / 60:.0f} CPU minutes")
+
+
+def section(rows: Sequence[Sequence[str]], before: str) -> str:
+    """The table with these rows, and with those that it had of other cases; what both say together below it."""
+    lines = (line for line in before.splitlines() if line.startswith("| "))
+    known = {cells[0]: cells for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    known |= {cells[0]: list(cells) for cells in rows}
+    ordered = [known[case.name] for case in CASES if case.name in known]
+    missing = [case.name for case in CASES if case.name not in known]
+    right = sum(cells[4] == "yes" for cells in ordered)
+    told = sum(cells[4] == "no" and "not reliable" in cells[1] for cells in ordered)
+    numbers = f"{right} of {len(ordered)} cases; of the others {told} said so: not reliable"
+    claim = f"a suggestion is within a factor {FACTOR:g} of a grid's optimum, or says that it is not reliable"
+    text = f"{ABOUT}\n\n{signs.table(HEAD, ordered)}\n\n"
+    text += signs.sign(claim, holds=right + told == len(ordered) and right >= LEAST, numbers=numbers)
+    return text + (f"\n\nNot measured: {'; '.join(missing)}." if missing else "")
 
 
 def measured(case: Case) -> dict[str, Any]:
@@ -111,15 +141,14 @@ def score(config: RunConfig, lr: float, seed: int) -> float:
     return found[str(task.metrics[0])]
 
 
-def row(found: dict[str, Any]) -> str:
-    """A line of the table."""
+def row(found: dict[str, Any]) -> list[str]:
+    """A line of the table, cell by cell."""
     grid = "  ".join(f"{lr} {100 * float(np.mean(scores)):.1f}" for lr, scores in found["grid"].items())
     suggestion = f"{found['suggestion']:.1e}" if found["suggestion"] else "none"
-    best = ", ".join(f"{lr:g}" for lr in found["optima"])
-    return (
-        f"| {found['name']} | {suggestion}{'' if not found['doubts'] else ' (not reliable)'} | {best} | "
-        f"{found['factor']:.1f} | {grid} |"
-    )
+    best = ", ".join(f"{lr:g}" for lr in sorted(found["optima"], key=lambda lr: lr != found["best"]))
+    doubt = " (not reliable)" if found["doubts"] else ""
+    right = "yes" if found["is_right"] else "no"
+    return [found["name"], f"{suggestion}{doubt}", best, f"{found['factor']:.3g}", right, grid]
 
 
 if __name__ == "__main__":

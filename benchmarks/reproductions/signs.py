@@ -22,7 +22,7 @@ from finetune.tasks.base import Task
 from finetune.training import FitResult
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-ORDER = ("label_noise", "lp_ft", "last_layer_vs_gradual", "lora_within_a_point", "layer_decay_tables")
+ORDER = ("label_noise", "lp_ft", "last_layer_vs_gradual", "lora_within_a_point", "layer_decay_tables", "lr_find")
 LEVEL = 0.95  # of the intervals
 
 Scores = dict[str, list[float]]  # by arm, one for each seed
@@ -185,6 +185,11 @@ def write(name: str, text: str, file: Path) -> None:
     rank = {known: at for at, known in enumerate(ORDER)}
     ordered = sorted(sections, key=lambda known: rank.get(known, len(rank)))
     file.write_text(_HEAD + "\n" + "\n".join(sections[known] for known in ordered), encoding="utf-8")
+
+
+def section_of(name: str, file: Path) -> str:
+    """What the file holds of a script; empty where it has not run."""
+    return dict(_sections(file.read_text(encoding="utf-8"))).get(name, "") if file.exists() else ""
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..definition import Row
-from . import frozen, full, gpu, growth, images, overheads
+from . import frozen, full, gpu, growth, images, overheads, safety
 
 ROWS: tuple[Row, ...] = (
     *full.ROWS,
@@ -11,6 +11,7 @@ ROWS: tuple[Row, ...] = (
     *images.ROWS,
     *overheads.ROWS,
     *growth.ROWS,
+    *safety.ROWS,
     *gpu.ROWS,
 )
 
