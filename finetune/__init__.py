@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .optimizers import AdamW as AdamW
     from .policies import Checkpointing as Checkpointing
     from .policies import EarlyStopping as EarlyStopping
+    from .policies import NonFinite as NonFinite
     from .precision import Precision as Precision
     from .recommending import Priors as Priors
     from .recommending import recommend as recommend
@@ -126,6 +127,7 @@ _HOMES = {
     "Mixout": "strategies",
     "MultiStep": "schedules",
     "NamedGroups": "strategies",
+    "NonFinite": "policies",
     "NormTuning": "strategies",
     "OneCycle": "schedules",
     "PLAIN": "speed",

@@ -15,6 +15,7 @@ from .errors import ConfigError, ModelError, RunFolderError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .config.foreign import Code
     from .models.loaded import LoadedModel
     from .run_config import RunConfig
 
@@ -31,7 +32,9 @@ class Soup(NamedTuple):
     scores: dict[str, float]  # of the validation split; empty where nothing was asked
 
 
-def interpolate(start: str | Path | None, end: str | Path, alpha: float = 0.5, *, output: str | Path) -> Path:
+def interpolate(
+    start: str | Path | None, end: str | Path, alpha: float = 0.5, *, output: str | Path, code: Code = "refuse"
+) -> Path:
     """Weights between two: ``(1 - alpha) start + alpha end`` (WiSE-FT: Wortsman et al. 2022, arXiv 2109.01903, 3).
 
     Args:
@@ -40,6 +43,7 @@ def interpolate(start: str | Path | None, end: str | Path, alpha: float = 0.5, *
         end: The folder of a finished run.
         alpha: 0 is the start, 1 the end; the paper recommends 0.5.
         output: Of a model folder that does not exist yet; it opens as any ``model/`` does.
+        code: What to do with Python files that the ``config.yaml`` of ``end`` names, other than recipes of ours.
 
     Raises:
         ConfigError: ``alpha`` is no share.
@@ -49,7 +53,7 @@ def interpolate(start: str | Path | None, end: str | Path, alpha: float = 0.5, *
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha: got {alpha}; expected a share from 0 (the start) to 1 (the end)")
     target = _checked_output(output)
-    config = _config_of(end)
+    config = _config_of(end, code)
     last = _model_of(config, end)
     first = _start_of(config) if start is None else _model_of(config, start)
     kept = set(first.new)
@@ -66,12 +70,13 @@ def interpolate(start: str | Path | None, end: str | Path, alpha: float = 0.5, *
     return target
 
 
-def uniform_soup(runs: Sequence[str | Path], *, output: str | Path) -> Soup:
+def uniform_soup(runs: Sequence[str | Path], *, output: str | Path, code: Code = "refuse") -> Soup:
     """The mean of the weights of several runs of one architecture (Wortsman et al. 2022, arXiv 2203.05482, recipe 1).
 
     Args:
         runs: Folders of finished runs.
         output: Of a model folder that does not exist yet.
+        code: As for ``interpolate``, of the run that says how to load and score.
 
     Raises:
         ConfigError: Fewer than two runs.
@@ -79,12 +84,12 @@ def uniform_soup(runs: Sequence[str | Path], *, output: str | Path) -> Soup:
         ModelError: They are not of one architecture, or adapters.
     """
     folders, target = _checked_runs(runs), _checked_output(output)
-    config = _config_of(folders[0])
+    config = _config_of(folders[0], code)
     _soup(config, folders, target)
     return Soup(target, folders, {})
 
 
-def greedy_soup(runs: Sequence[str | Path], *, output: str | Path) -> Soup:
+def greedy_soup(runs: Sequence[str | Path], *, output: str | Path, code: Code = "refuse") -> Soup:
     """A mean that takes in a run only where that does not lower the validation metric (as above, recipe 2).
 
     Runs are tried from the best to the worst by their own metric; every mean is scored on the validation split of
@@ -93,6 +98,7 @@ def greedy_soup(runs: Sequence[str | Path], *, output: str | Path) -> Soup:
     Args:
         runs: Folders of finished runs, all with one metric.
         output: Of a model folder that does not exist yet.
+        code: As for ``interpolate``, of the run that says how to load and score.
 
     Raises:
         ConfigError: Fewer than two runs, or other metrics.
@@ -103,7 +109,7 @@ def greedy_soup(runs: Sequence[str | Path], *, output: str | Path) -> Soup:
 
     folders, target = _checked_runs(runs), _checked_output(output)
     metric, sign, ranked = _ranked(folders)
-    config = _config_of(ranked[0])
+    config = _config_of(ranked[0], code)
     chosen: tuple[Path, ...] = ()
     best: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".soup-") as aside:
@@ -188,10 +194,10 @@ def _ranked(runs: Sequence[Path]) -> tuple[str, int, list[Path]]:
     return metric, sign, [runs[at] for at in order]
 
 
-def _config_of(run: str | Path) -> RunConfig:
-    from .config import resolve
+def _config_of(run: str | Path, code: Code) -> RunConfig:
+    from .config.foreign import resolve_run
 
-    return resolve(None, [_finished(run) / "config.yaml"], [])
+    return resolve_run(_finished(run), code=code)
 
 
 def _finished(run: str | Path) -> Path:

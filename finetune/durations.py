@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -65,30 +66,53 @@ class Duration:
         return self.amount * total_steps / 100
 
 
-class _DurationField:
-    """Checks a duration where a configuration is read; the value stays text, as the user wrote it."""
+@dataclass(frozen=True)
+class CheckedText:
+    """Marks text that is checked where a configuration is read, along with all other fields; it stays text.
+
+    Args:
+        check: Returns the text to keep, or raises a ValueError that says how to write it.
+    """
+
+    check: Callable[[Any], str]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_plain_validator_function(self._checked)
-
-    @staticmethod
-    def _checked(value: Any) -> str:
-        return str(Duration.parse(value))
+        return core_schema.no_info_plain_validator_function(self.check)
 
 
-DurationText = Annotated[str, _DurationField()]
+def _duration(text: Any) -> str:
+    return str(Duration.parse(text))
+
+
+def _length(text: Any) -> str:
+    if Duration.parse(text).unit == "%":
+        raise ValueError(f"{str(text)!r} is a share of nothing; write e.g. '3 epochs' or '500 steps'")
+    return _duration(text)
+
+
+def _interval(text: Any) -> str:
+    if Duration.parse(text).amount == 0:
+        raise ValueError(f"{str(text)!r} is no interval; write e.g. '1 epoch' or '100 steps'")
+    return _duration(text)
+
+
+DurationText = Annotated[str, CheckedText(_duration)]
+LengthText = Annotated[str, CheckedText(_length)]  # of a whole run, so no share of it
+IntervalText = Annotated[str, CheckedText(_interval)]  # in which something can happen again and again
 
 
 def check_interval(text: str | Duration, *, field: str) -> None:
     """Whether ``text`` is an interval in which something can happen again and again.
 
     Raises:
-        ValueError: It is no duration, or none at all.
+        ValueError: It is no duration, or none at all; the message begins with the field.
     """
-    if Duration.parse(text).amount == 0:
-        raise ValueError(f"{field}: {str(text)!r} is no interval; write e.g. '1 epoch' or '100 steps'")
+    try:
+        _interval(text)
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from None
 
 
 def due_steps(every: DurationText, *, steps_per_epoch: int, total_steps: int) -> list[int]:

@@ -11,6 +11,7 @@ class FinetuneError(Exception):
     """
 
     exit_code = 2
+    is_told = False  # whether the process that it came from tells the user
 
 
 class ConfigError(FinetuneError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
     from .training.placement import Placement
 
 _LARGER = 4  # batches than in training: no activation is kept for a backward
+_PAUSE_EVERY = 8  # batches
+
+
+def _go_on() -> None:
+    """What is done between batches where nothing is asked for."""
 
 
 def predict(
@@ -30,6 +36,7 @@ def predict(
     placement: Placement,
     micro_batch: MicroBatch,
     tokens: Tokens = "padded",
+    between: Callable[[], None] = _go_on,
 ) -> tuple[Predictions, np.ndarray]:
     """Logits of every example in the order of the split, and its loss.
 
@@ -45,6 +52,7 @@ def predict(
         placement: Device and ranks.
         micro_batch: Of training; batches here are larger.
         tokens: What a micro-batch in tokens counts.
+        between: Called after every few batches, equally often on every rank; what it raises ends the evaluation.
 
     Returns:
         Predictions, and losses (items,) with their weights: (items, 2); empty without labels.
@@ -59,11 +67,13 @@ def predict(
     batches = updates(store, lambda at: [mine[at]], steps=range(len(mine)), workers=0, device=placement.device)
     # not inference_mode: what a model keeps of such a forward (a table of positions) can serve no backward
     with torch.no_grad(), closing(batches):
-        for part, (batch,) in zip(mine, batches, strict=True):
+        for number, (part, (batch,)) in enumerate(zip(mine, batches, strict=True), 1):
             with placement.autocast():
                 output = task.forward(forward, moved(batch, placement.device), progress)
             kept = kept or _Kept(output, num_examples=sum(map(len, mine)))
             kept.add(output, count=len(part))
+            if number % _PAUSE_EVERY == 0:
+                between()
     assert kept is not None
     rows = ranks.rows(kept.rows().cpu().numpy())
     order = np.concatenate([indices_of(part) for share in shares for part in share])
@@ -156,10 +166,18 @@ def evaluate(
     placement: Placement,
     micro_batch: MicroBatch,
     tokens: Tokens = "padded",
+    between: Callable[[], None] = _go_on,
 ) -> dict[str, float]:
     """The task's metrics and the mean ``loss`` on a split: computed on rank 0 from all predictions, and shared."""
     predictions, losses = predict(
-        forward, store, task=task, progress=progress, placement=placement, micro_batch=micro_batch, tokens=tokens
+        forward,
+        store,
+        task=task,
+        progress=progress,
+        placement=placement,
+        micro_batch=micro_batch,
+        tokens=tokens,
+        between=between,
     )
 
     def scored() -> dict[str, float]:

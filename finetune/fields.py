@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .choices import listed, nearest
+from .durations import CheckedText
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -34,8 +35,21 @@ def _faults(value: Any, path: str) -> Iterator[str]:
         item, at = getattr(value, field.name), f"{path}{field.name}"
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             yield from _faults(item, f"{at}.")
+        elif isinstance(item, str) and (fault := _text_fault(hints.get(field.name, Any), item)):
+            yield f"{at}: {fault}"
         elif fault := _fault(hints.get(field.name, Any), item):
             yield f"{at}: got {item!r}{fault}"
+
+
+def _text_fault(hint: Any, item: str) -> str | None:
+    """What a text that is checked says of itself."""
+    for mark in get_args(hint) if get_origin(hint) is Annotated else ():
+        if isinstance(mark, CheckedText):
+            try:
+                mark.check(item)
+            except ValueError as error:
+                return str(error)
+    return None
 
 
 def _fault(hint: Any, item: Any) -> str | None:
@@ -53,7 +67,9 @@ def _fault(hint: Any, item: Any) -> str | None:
         return "; expected a tuple"
     if kind is tuple and arguments[-1] is ...:
         return next((fault for part in item if (fault := _fault(arguments[0], part))), None)
-    if kind is tuple and len(arguments) == len(item):
+    if kind is tuple and len(arguments) != len(item):
+        return f"; expected {len(arguments)} values"
+    if kind is tuple:
         return next((fault for one, part in zip(arguments, item, strict=True) if (fault := _fault(one, part))), None)
     if hint is types.NoneType and item is not None:
         return "; expected none"

@@ -16,7 +16,14 @@ def _at_least_fp32(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor, *, positive_weights: Tensor | None = None) -> Tensor:
+def _missing(losses: Tensor) -> Tensor:
+    """1 - p of losses -log p, without cancellation; not 0, where a power below 1 has no slope."""
+    return -torch.expm1(-losses).clamp(max=-torch.finfo(losses.dtype).tiny)
+
+
+def binary_cross_entropy(
+    logits: Tensor, labels: Tensor, *, positive_weights: Tensor | None = None, gamma: float = 0.0
+) -> Tensor:
     """Negative log-likelihood of every label being there or not, the mean over labels, in nats.
 
     Args:
@@ -24,6 +31,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, *, positive_weights: Te
         labels: Which of them each item has, (items, labels) bool.
         positive_weights: Factors of the terms of labels that are there, (labels,), as ``torch.nn.BCEWithLogitsLoss``
             takes them; None: 1.
+        gamma: Each term is multiplied by (1 - p)^gamma, for p the probability of what is right (Lin et al. 2017).
 
     Returns:
         (items,), in float32 (float64 for float64 logits).
@@ -33,6 +41,9 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor, *, positive_weights: Te
     found = functional.binary_cross_entropy_with_logits(
         logits, labels.to(logits.dtype), reduction="none", pos_weight=weights
     )
+    if gamma:
+        plain = functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        found = found * _missing(plain) ** gamma
     return found.mean(dim=-1)
 
 
@@ -51,7 +62,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
 
 
 def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
-    """Cross-entropy times (1 - p)^gamma, for p the probability of the label (Lin et al. 2017, equation 4).
+    """Cross-entropy times (1 - p)^gamma, for p the probability of the label (Lin et al. 2017).
 
     Args:
         logits: (items, classes).
@@ -62,9 +73,7 @@ def focal(logits: Tensor, labels: Tensor, *, gamma: float) -> Tensor:
         (items,), in float32 (float64 for float64 logits).
     """
     losses = cross_entropy(logits, labels)
-    # 1 - p without cancellation; not 0, where a power below 1 has no slope
-    missing = -torch.expm1(-losses)
-    return missing.clamp(min=torch.finfo(losses.dtype).tiny) ** gamma * losses
+    return _missing(losses) ** gamma * losses
 
 
 def span_cross_entropy(logits: Tensor, places: Tensor, *, offsets: Tensor, owners: Tensor) -> Tensor:
@@ -103,7 +112,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def super_loss(losses: Tensor, *, threshold: Tensor | float, regularisation: float) -> Tensor:
-    """(l - t) s + r (log s)^2 at the confidence s that minimises it (Castells et al. 2020, section 3).
+    """(l - t) s + r (log s)^2 at the confidence s that minimises it (Castells et al. 2020).
 
     s = exp(-W(max(-2/e, (l - t)/r) / 2)) for Lambert's W: above 1 for what is easier than t, below for what is harder.
     Since s is the minimum, the slope over l is s itself.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from .durations import Duration
 from .optimizers import base_lr, is_decayed
 from .plan_curves import SettingAt, curve, flat, plateau, settings_of, stretches
 from .plans import Plan
@@ -47,6 +49,7 @@ class RunFacts:
     cached: Mapping[str, Any] = field(default_factory=dict)  # what is kept of the frozen layers, and where
     held: int = 0  # bytes of weights that are kept as they were at the start
     difficulty: Mapping[str, Any] = field(default_factory=dict)  # what a curriculum ranks by; empty without one
+    dropped: Mapping[str, str] = field(default_factory=dict)  # new weights that the checkpoint has, and why not taken
     cut: Mapping[str, Any] = field(default_factory=dict)  # what the length limit leaves out of training texts
 
 
@@ -79,6 +82,7 @@ def describe(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
         "schedule": as_plain(config.schedule),
         "strategy": as_plain(config.strategy),
         "groups": groups,
+        "dropped": dict(facts.dropped),
         "phases": _phases(plan, facts.evaluations),
         "num_trained": trained,
         "num_frozen": sum(counts.values()) - trained,
@@ -108,7 +112,20 @@ def identity(plan: Plan, config: RunConfig, facts: RunFacts) -> dict[str, Any]:
     values["frozen_weights"] = facts.frozen_weights
     values["used_vocabulary"] = facts.used_rows
     values["groups"] = {group.name: len(group.parameters) for group in plan.groups}
-    return json.loads(json.dumps(values))
+    found: dict[str, Any] = canonical(json.loads(json.dumps(values)))
+    return found
+
+
+def canonical(value: Any) -> Any:
+    """Plain values in one spelling, so that what means the same is equal: ``"1 steps"`` as ``"1 step"``, 1.0 as 1."""
+    if isinstance(value, Mapping):
+        return {key: canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [canonical(item) for item in value]
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return str(Duration.parse(value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def digest(document: Mapping[str, Any]) -> str:
@@ -117,7 +134,7 @@ def digest(document: Mapping[str, Any]) -> str:
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """Lines ``path: before -> now`` for everything in which two plain documents differ."""
+    """Lines ``path: before -> now`` for everything in which two plain documents differ, other spellings apart."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = list(dict.fromkeys([*before, *now]))
         return [
@@ -127,7 +144,7 @@ def differences(before: Any, now: Any, path: str = "") -> list[str]:
                 before.get(key, "(absent)"), now.get(key, "(absent)"), f"{path}.{key}" if path else key
             )
         ]
-    return [] if before == now else [f"{path}: {json.dumps(before)} -> {json.dumps(now)}"]
+    return [] if canonical(before) == canonical(now) else [f"{path}: {json.dumps(before)} -> {json.dumps(now)}"]
 
 
 def _wraps(task: Any) -> list[dict[str, Any]]:

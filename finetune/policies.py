@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from annotated_types import Ge
 
@@ -23,16 +23,23 @@ class Checkpointing:
         every: Interval; a percentage is of the run.
         keep_last: The newest so many are kept, at least 1.
         keep_best: The best so many by the run's metric are kept as well; 0: ``model/`` holds the last weights.
+        keep_every: Interval; the first checkpoint of each is kept as well, for good. None: none is.
+        keep_spaced: ``yes`` keeps, as well, one checkpoint of each doubling of age: those that were due 1, 2 to 3,
+            4 to 7, 8 to 15 … saves before the newest.
     """
 
     every: DurationText = "1 epoch"
     keep_last: Annotated[int, Ge(1)] = 2
     keep_best: Annotated[int, Ge(0)] = 1
+    keep_every: DurationText | None = None
+    keep_spaced: Literal["yes", "no"] = "no"
 
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         check_interval(self.every, field="every")
+        if self.keep_every is not None:
+            check_interval(self.keep_every, field="keep_every")
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,26 @@ class EarlyStopping:
     def should_stop(self, evaluations: Sequence[Evaluation]) -> bool:
         """Replays the evaluations so far; a score that is not a number is no improvement."""
         return without_improvement(evaluations, min_delta=self.min_delta) >= self.patience
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """What is done about an update whose loss or gradient is not finite; it is never applied, whatever stands here.
+
+    Clock, schedule and order of the data go on. Under fp16 a gradient that overflows is the loss scaler's affair
+    until the scale is at its minimum; a loss that is not finite never is, as no scale has touched it.
+
+    Args:
+        name: ``stop`` ends the run. ``skip`` goes on from the weights as they are. ``rollback`` puts weights and
+            moments of the newest good checkpoint back first; a stop saves one more, so a run that was resumed may
+            go back less far.
+        at_most: So many updates in a row are skipped, or so many in the whole run rolled back; one more ends it.
+    """
+
+    name: Literal["stop", "skip", "rollback"] = "stop"
+    at_most: Annotated[int, Ge(1)] = 3
+
+    __pydantic_config__ = _STRICT
 
 
 class Stopping(Protocol):

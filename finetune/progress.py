@@ -30,6 +30,7 @@ class Progress(NamedTuple):
     steps_per_epoch: int
     evaluations: Sequence[Evaluation] = ()
     remembered: Mapping[str, Tensor] = {}  # what a task keeps of earlier updates; in training only, never changed
+    seed: int = 0  # of the run, for what a task draws by itself; in training only
 
     def steps(self, duration: DurationText | Duration) -> int:
         """``duration`` in updates; a percentage is a share of ``total_steps``."""

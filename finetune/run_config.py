@@ -10,16 +10,23 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from .curricula import Curriculum
-from .durations import Duration, DurationText, check_interval
+from .data.sampling import MicroBatch
+from .durations import CheckedText, IntervalText, LengthText
 from .fields import check_fields
 from .optimizers import AdamW, OptimizerConfig
-from .policies import Checkpointing, EarlyStopping
+from .policies import Checkpointing, EarlyStopping, NonFinite
 from .precision import Precision
 from .schedules import Schedule, WarmupLinear
 from .speed import Speed
 from .strategies.base import Strategy
 from .strategies.full import Full
 from .tasks.base import Task
+
+
+def _micro_batch(text: Any) -> str:
+    if text != "auto":
+        MicroBatch(str(text))
+    return str(text)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class RunConfig:
         evaluate_every: Interval; the end of the run is always evaluated.
         checkpoint: When to save and what to keep.
         early_stopping: None: never.
+        non_finite: What is done about an update whose loss or gradient is not finite.
         workers: Loader processes.
         log_every: Interval of lines in ``log.jsonl``.
         seed: Of everything random.
@@ -54,27 +62,24 @@ class RunConfig:
     schedule: Schedule = field(default_factory=WarmupLinear)
     curriculum: Curriculum | None = None
     optimizer: OptimizerConfig = field(default_factory=AdamW)
-    length: DurationText = "3 epochs"
+    length: LengthText = "3 epochs"
     batch_size: Annotated[int, Ge(1)] = 32
-    micro_batch: str = "auto"
+    micro_batch: Annotated[str, CheckedText(_micro_batch)] = "auto"
     order: Literal["random", "bucketed", "balanced"] = "random"
     precision: Precision = field(default_factory=Precision)
     max_grad_norm: Annotated[float, Ge(0)] = 1.0
     metric: str = ""
-    evaluate_every: DurationText = "1 epoch"
+    evaluate_every: IntervalText = "1 epoch"
     checkpoint: Checkpointing = field(default_factory=Checkpointing)
     early_stopping: EarlyStopping | None = None
+    non_finite: NonFinite = field(default_factory=NonFinite)
     workers: Annotated[int, Ge(0)] = 0
-    log_every: DurationText = "10 steps"
+    log_every: IntervalText = "10 steps"
     seed: Annotated[int, Ge(0)] = 42
     speed: Speed = field(default_factory=Speed)
     output_dir: str | None = None
 
     def __post_init__(self) -> None:
-        if Duration.parse(self.length).unit == "%":
-            raise ValueError(f"length: {self.length!r} is a share of nothing; write e.g. '3 epochs' or '500 steps'")
-        check_interval(self.evaluate_every, field="evaluate_every")
-        check_interval(self.log_every, field="log_every")
         check_fields(self)
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .checkpoints.run_folder import check_run_folder
 from .errors import RunFolderError
 from .start_up import rarely_collected
 
 if TYPE_CHECKING:
+    from .config.foreign import Code
     from .run_config import RunConfig
     from .stages import Stage
     from .stages.planning import StagePlan
     from .stages.running import StageResult
     from .training import FitResult
-
-_current: list[Path] = []
 
 
 class Prepared(NamedTuple):
@@ -39,7 +40,6 @@ def prepare(name: str, *, function: str | None, files: Sequence[Path], overrides
     from .config.recipe_files import find_file, load_recipe
     from .errors import ConfigError
 
-    _current.clear()  # of a run before, in the same process
     file = find_file(name)
     if file.suffix in (".yaml", ".yml"):
         if function is not None:
@@ -59,6 +59,13 @@ def trusting(prepared: Prepared) -> Prepared:
     """The same run with the code of its Hub metrics downloaded and loaded, each at the revision that it pins."""
     import dataclasses
 
+    stages = tuple(dataclasses.replace(stage, run=_trusted(stage.run)) for stage in prepared.stages)
+    return prepared._replace(config=_trusted(prepared.config), stages=stages)
+
+
+def _trusted(config: Any) -> Any:
+    import dataclasses
+
     from .metrics.external import External, Loaded, resolve
     from .tasks.wrapping import replaced
 
@@ -66,14 +73,10 @@ def trusting(prepared: Prepared) -> Prepared:
         found = resolve(metric, trusted="remote code") if isinstance(metric, External) else None
         return dataclasses.replace(metric, source=found.module) if isinstance(found, Loaded) else metric
 
-    def trusted(config: Any) -> Any:
-        if not hasattr(config, "task"):  # an average of two stages
-            return config
-        metrics = [loaded(metric) for metric in config.task.metrics]
-        return dataclasses.replace(config, task=replaced(config.task, metrics=tuple(metrics)))
-
-    stages = tuple(dataclasses.replace(stage, run=trusted(stage.run)) for stage in prepared.stages)
-    return prepared._replace(config=trusted(prepared.config), stages=stages)
+    if not hasattr(config, "task"):  # an average of two stages
+        return config
+    metrics = [loaded(metric) for metric in config.task.metrics]
+    return dataclasses.replace(config, task=replaced(config.task, metrics=tuple(metrics)))
 
 
 def describe_plan(prepared: Prepared) -> dict[str, Any]:
@@ -97,30 +100,37 @@ def train_stages(prepared: Prepared, *, existing: Literal["refuse", "resume", "o
         from .stages.running import run_stages
     folder = prepared.config.output_dir
     assert folder is not None
-    _current[:] = [Path(folder)]
     return run_stages(prepared.stages, output_dir=folder, existing=existing, config_text=prepared.yaml)
 
 
 def train(prepared: Prepared, *, existing: Literal["refuse", "resume", "overwrite"]) -> FitResult:
     """Run it."""
-    with rarely_collected():
-        from .training import fit
     config = prepared.config
-    if config.output_dir is not None:
-        _current[:] = [Path(config.output_dir)]
+    if config.output_dir is not None and "WORLD_SIZE" not in os.environ:  # else the first one asks for all, in ``fit``
+        check_run_folder(Path(config.output_dir), resume=existing == "resume", overwrite=existing == "overwrite")
+    with rarely_collected():  # seconds, which who is refused need not wait
+        from .training import fit
     return fit(**vars(config), existing=existing, config_text=prepared.yaml)
 
 
-def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
+def evaluate_folder(
+    folder: Path, *, split: str, code: Code = "refuse", trust_remote_code: bool = False
+) -> dict[str, float]:
     """The scores of a run's ``model/`` on a split of its data, with the run's precision and on all processes.
+
+    Args:
+        folder: The run's.
+        split: ``"train"``, ``"validation"`` or ``"test"``.
+        code: What to do with code in files that the run's ``config.yaml`` names.
+        trust_remote_code: Download and run the code of its Hub metrics, each at the revision that it pins.
 
     Raises:
         RunFolderError: It is no finished run.
-        ConfigError: No such split.
+        ConfigError: No such split; or code that may not run.
     """
     from .checkpoints.run_folder import runs_inside
     from .choices import listed, nearest
-    from .config import resolve
+    from .config.foreign import resolve_run
     from .data.spec import SPLITS
     from .errors import ConfigError
 
@@ -135,13 +145,10 @@ def evaluate_folder(folder: Path, *, split: str) -> dict[str, float]:
                 f"{folder} is no finished run: it has no {name}. Give the output_dir of a finished run"
                 f"{runs_inside(folder)}."
             )
-    config = resolve(None, [folder / "config.yaml"], [])
+    config = resolve_run(folder, code=code)
+    if trust_remote_code:
+        config = _trusted(config)
     there = config.task.splits()
     if split not in there:
         raise ConfigError(f"--split {split}: the run has no such split in task.data; there are {listed(there)}.")
     return score_model(config, folder / "model", split=split)
-
-
-def current_run_folder() -> Path | None:
-    """The folder of the run in this process, once it exists; for the log of a crash."""
-    return _current[0] if _current and _current[0].is_dir() else None

@@ -15,10 +15,10 @@ of one point may be chance, on clothing (372) one of three.
     discriminative      306,730    97.1          89.5 (a)
     gradual_unfreeze    306,730    96.5          89.2 (a)
     lora                 43,978    97.2          90.9 (b)
-    lp_ft               306,730
-    freeze_out          306,730
-    surgical             82,378
-    plain_first         306,730
+    lp_ft               306,730    96.5
+    freeze_out          306,730    97.5
+    surgical             82,378    95.2
+    plain_first         306,730    96.9
     scratch             306,730    66.0
     pixels + logistic regression   94.5
 

@@ -180,6 +180,7 @@ _ARGUMENTS: dict[type, Any] = {
     Mixout: lambda draw: {"probability": 0.3},
     Reinitialised: lambda draw: {"blocks": draw(st.integers(0, 3))},
 }
+DRAWN = {Full, Freeze, *_ARGUMENTS}
 _COURSES = (GradualUnfreeze, LPFT, FreezeOut, LoRA)
 _FEW = st.lists(_GROUPS, min_size=1, max_size=3)
 _ALONE = st.one_of(

@@ -90,18 +90,25 @@ def told_by_child(work: Callable[[], Any]) -> Any:
         return pickle.loads(path.read_bytes())
 
 
-def ended_ranks(work: Callable[[], Any], *, count: int = 2, timeout_s: float = WAIT_S) -> list[Ended]:
+def ended_ranks(
+    work: Callable[[], Any], *, count: int = 2, timeout_s: float = WAIT_S, hanging: int | None = None
+) -> list[Ended]:
     """How each of several gloo ranks ended that ran ``work``.
 
     Args:
         work: Runs in every process, after the process group is there.
         count: Ranks.
         timeout_s: Of a collective.
+        hanging: A rank that is killed when the others have ended, as a launcher does it.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
         children = [Child(_rank(work, rank, count, store, timeout_s)) for rank in range(count)]
-        return [child.wait() for child in children]
+        ended = {rank: child.wait() for rank, child in enumerate(children) if rank != hanging}
+        if hanging is not None:
+            os.kill(children[hanging].pid, signal.SIGKILL)
+            ended[hanging] = children[hanging].wait()
+        return [ended[rank] for rank in range(count)]
 
 
 def _rank(work: Callable[[], Any], rank: int, count: int, store: Path, timeout_s: float) -> Callable[[], Any]:

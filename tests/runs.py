@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,8 @@ from finetune.run_config import RunConfig
 from finetune.strategies import Discriminative, Freeze, Full, GradualUnfreeze, LoRA
 from finetune.tasks.images import ImageClassification
 from finetune.tasks.masked_language import MaskedLanguage
+from finetune.tasks.multi_label import ImageMultiLabel, TextMultiLabel
+from finetune.tasks.question_answering import QuestionAnswering
 from finetune.tasks.text import TextClassification
 from finetune.tasks.token_classification import TokenClassification
 from finetune.training import FitResult, fit
@@ -118,6 +121,61 @@ def image_task(folder: Path, *, per_class: int = 6, augment: str = "none", famil
     data = {"train": str(folder / "images" / "train"), "validation": str(folder / "images" / "validation")}
     model = f"timm:{folder / family}" if is_timm else str(folder / family)
     return ImageClassification(model=model, data=data, augment=augment)
+
+
+def text_label_task(folder: Path, **options: Any) -> TextMultiLabel:
+    """Labels that words tell, two of a kind and whether the text is long."""
+    if not (folder / "bert").exists():
+        tiny_models.save_text_folder(folder / "bert")
+        for split, count, seed in (("train", 26, 0), ("validation", 21, 1), ("test", 9, 2)):
+            rows = list(tiny_data.examples(count, seed=seed))
+            lines = ["text,good,dark,long"]
+            for text, kind, words in rows:
+                flags = (kind == "positive", kind == "negative", words > 8)
+                lines.append(",".join([text, *(str(int(flag)) for flag in flags)]))
+            (folder / f"{split}.csv").write_text("\n".join(lines))
+    data = {split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")}
+    data |= {"text": "text", "label": ("good", "dark", "long")}
+    return TextMultiLabel(**{"model": str(folder / "bert"), "data": data, "max_length": 32} | options)
+
+
+def image_label_task(folder: Path, *, model: str = "vit", **options: Any) -> ImageMultiLabel:
+    """Colours of a spot, and whether it is warm."""
+    if not (folder / "images").exists():
+        tiny_models.save_image_folder(folder / "vit")
+        tiny_models.save_timm_folder(folder / "timm", labels=("blue", "green", "warm"))
+        for split, count, seed in (("train", 6, 0), ("validation", 4, 1)):
+            tiny_data.write_images(folder / "images" / split, count, seed=seed)
+            names = {"red": ["warm"], "blue": ["blue"], "green": ["green", "warm"]}
+            rows = [
+                {"image": f"images/{split}/{path.parent.name}/{path.name}", "labels": names[path.parent.name]}
+                for path in sorted((folder / "images" / split).rglob("*.png"))
+            ]
+            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = f"timm:{folder / 'timm'}" if model == "timm" else str(folder / model)
+    data = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation")} | {"label": "labels"}
+    return ImageMultiLabel(model=source, data=data, **options)
+
+
+def question_task(folder: Path, *, family: str = "bert", **options: Any) -> QuestionAnswering:
+    """Which is the good word, or the bad one, in a sentence; every fifth has none."""
+    if not (folder / family).exists():
+        tiny_models.save_text_folder(folder / family, family)
+    for split, count, seed in (("train", 26, 0), ("validation", 21, 1), ("test", 9, 2)):
+        rng = np.random.default_rng(seed)
+        rows = []
+        for number in range(count):
+            asked, words = (("good", tiny_data.POSITIVE), ("bad", tiny_data.NEGATIVE))[number % 2]
+            filling = [str(word) for word in rng.choice(tiny_data.NEUTRAL, rng.integers(3, 20))]
+            answer, at = str(rng.choice(words[1:])), int(rng.integers(0, len(filling)))
+            found = {"text": [], "answer_start": []}
+            if number % 5:
+                filling.insert(at, answer)
+                found = {"text": [answer], "answer_start": [len(" ".join([*filling[:at], ""]))]}
+            rows.append({"question": asked, "context": " ".join(filling), "answers": found})
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    return QuestionAnswering(**{"model": str(folder / family), "data": data, "max_length": 16, "overlap": 4} | options)
 
 
 def run(task: Any, **changes: Any) -> FitResult:

@@ -28,7 +28,11 @@ class Log:
         self._files = files
         self._handle: int | None = files.open_append(path)
         self._failed = False
-        self.truncate_to(self.offset)
+        try:
+            self.truncate_to(self.offset)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def offset(self) -> int:
@@ -70,7 +74,10 @@ class Log:
         """Close the file; a second time does nothing."""
         if self._handle is not None:
             handle, self._handle = self._handle, None
-            self._files.close(handle)
+            try:
+                self._files.close(handle)
+            except OSError as fault:  # a network file system may tell of lost lines only now
+                warnings.warn(f"{self.path} may lack its last lines ({fault.strerror})", stacklevel=2)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -79,11 +86,27 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line in the middle is no JSON mapping; names the line.
     """
-    lines = path.read_bytes().split(b"\n")[:-1]
-    records = []
-    for number, line in enumerate(lines, start=1):
+    records, faults = _records(path)
+    if faults:
+        raise ValueError(faults[0])
+    return records
+
+
+def ending(path: Path) -> str | None:
+    """How the run of a log ended, in its own word; None where it has not. A rotten line costs a warning."""
+    records, faults = _records(path) if path.is_file() else ([], [])
+    if faults:
+        more = f" (and {len(faults) - 1} more lines)" if len(faults) > 1 else ""
+        warnings.warn(f"{faults[0]}{more}; such lines are passed over", stacklevel=2)
+    return next((str(record["ended"]) for record in reversed(records) if "ended" in record), None)
+
+
+def _records(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records of all whole lines, and what is wrong with the others."""
+    records, faults = [], []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             records.append(from_json(line))
         except ValueError as fault:
-            raise ValueError(f"{path} line {number}: {fault}") from fault
-    return records
+            faults.append(f"{path} line {number}: {fault}")
+    return records, faults

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,10 @@ class Checkpoint:
     documents: Mapping[str, Mapping[str, Any]]
 
 
+def accepted(checkpoint: Checkpoint) -> None:
+    """Take whatever is whole."""
+
+
 def step_name(step: int) -> str:
     """``step-000120``."""
     return f"step-{step:06d}"
@@ -51,15 +55,21 @@ def read_checkpoint(path: Path, *, files: Files = FILES) -> Checkpoint:
     """
     path = Path(path)
     try:
-        return _load(path.resolve(), files)
+        return load(path.resolve(), files)
     except (DamagedError, OSError) as fault:
         raise RunFolderError(
-            f"{path} is not a checkpoint that can be read: {_reason(fault)}. "
+            f"{path} is not a checkpoint that can be read: {reason(fault)}. "
             "Name another one, or leave it out to go on from the newest good one."
         ) from fault
 
 
-def newest_good(root: Path, *, run_id: str | None = None, files: Files = FILES) -> Checkpoint | None:
+def newest_good(
+    root: Path,
+    *,
+    run_id: str | None = None,
+    check: Callable[[Checkpoint], None] = accepted,
+    files: Files = FILES,
+) -> Checkpoint | None:
     """The checkpoint with the highest step that validates, or None where there is none at all.
 
     The step is the manifest's; neither times nor links decide anything. What does not validate is
@@ -68,6 +78,7 @@ def newest_good(root: Path, *, run_id: str | None = None, files: Files = FILES) 
     Args:
         root: The ``checkpoints`` folder; it may be missing.
         run_id: Only this run's checkpoints; None takes any.
+        check: Raises a DamagedError for content that is whole and still of no use.
         files: The file system.
 
     Raises:
@@ -76,19 +87,41 @@ def newest_good(root: Path, *, run_id: str | None = None, files: Files = FILES) 
     faults: list[str] = []
     for _, folder in sorted(_candidates(root, files), key=lambda found: found[0], reverse=True):
         try:
-            found = _load(folder, files)
+            found = load(folder, files)
             if run_id is not None and found.run_id != run_id:
                 raise DamagedError(MANIFEST, f"made by another run ({found.run_id})")
+            check(found)
             return found
         except (DamagedError, OSError) as fault:
-            faults.append(f"{folder.name}: {_reason(fault)}")
-            warnings.warn(f"passed over the checkpoint {folder}: {_reason(fault)}", stacklevel=2)
+            faults.append(f"{folder.name}: {reason(fault)}")
+            warnings.warn(f"passed over the checkpoint {folder}: {reason(fault)}", stacklevel=2)
     if faults:
         raise StorageError(
             f"no checkpoint in {root} can be read: {'; '.join(faults)}. "
             "Restore one of them, or start again with --overwrite (the folder is kept, moved aside)."
         )
     return None
+
+
+def load(folder: Path, files: Files = FILES) -> Checkpoint:
+    """What is in a checkpoint folder, which is no link.
+
+    Raises:
+        DamagedError: It is not as it was written.
+        OSError: It cannot be read.
+    """
+    manifest = read_manifest(folder, files=files)
+    tensors: dict[str, dict[str, Tensor]] = {}
+    documents: dict[str, dict[str, Any]] = {}
+    for name, data in contents(folder, manifest, files):
+        try:
+            if name.endswith(TENSORS):
+                tensors[name.removesuffix(TENSORS)] = deserialised(data)
+            else:
+                documents[name.removesuffix(DOCUMENT)] = from_json(data)
+        except ValueError as fault:
+            raise DamagedError(name, str(fault)) from fault
+    return Checkpoint(folder, manifest.step, manifest.run_id, manifest.parent_step, tensors, documents)
 
 
 def read_manifest(folder: Path, *, files: Files = FILES) -> Manifest:
@@ -102,7 +135,7 @@ def read_manifest(folder: Path, *, files: Files = FILES) -> Manifest:
             raise DamagedError(MANIFEST, "larger than any manifest of ours")
         return Manifest.parse(files.read(folder / MANIFEST))
     except OSError as fault:
-        raise DamagedError(MANIFEST, _reason(fault)) from fault
+        raise DamagedError(MANIFEST, reason(fault)) from fault
 
 
 def check_sizes(folder: Path, manifest: Manifest, files: Files = FILES) -> None:
@@ -115,7 +148,7 @@ def check_sizes(folder: Path, manifest: Manifest, files: Files = FILES) -> None:
         try:
             size = files.size(folder / name)
         except OSError as fault:
-            raise DamagedError(name, _reason(fault)) from fault
+            raise DamagedError(name, reason(fault)) from fault
         if size != record.size:
             raise DamagedError(name, f"{size} bytes, expected {record.size}")
 
@@ -143,21 +176,6 @@ def contents(folder: Path, manifest: Manifest, files: Files = FILES) -> Iterator
         yield name, data
 
 
-def _load(folder: Path, files: Files) -> Checkpoint:
-    manifest = read_manifest(folder, files=files)
-    tensors: dict[str, dict[str, Tensor]] = {}
-    documents: dict[str, dict[str, Any]] = {}
-    for name, data in contents(folder, manifest, files):
-        try:
-            if name.endswith(TENSORS):
-                tensors[name.removesuffix(TENSORS)] = deserialised(data)
-            else:
-                documents[name.removesuffix(DOCUMENT)] = from_json(data)
-        except ValueError as fault:
-            raise DamagedError(name, str(fault)) from fault
-    return Checkpoint(folder, manifest.step, manifest.run_id, manifest.parent_step, tensors, documents)
-
-
 def _candidates(root: Path, files: Files) -> Iterator[tuple[tuple[int, bool], Path]]:
     """Folders to try, each with its key: the step of its manifest (of its name, where it has none)."""
     for folder in step_folders(root, files):
@@ -168,7 +186,8 @@ def _candidates(root: Path, files: Files) -> Iterator[tuple[tuple[int, bool], Pa
         yield (step, folder.name == step_name(step)), folder
 
 
-def _reason(fault: Exception) -> str:
+def reason(fault: Exception) -> str:
+    """Why something cannot be read, in a few words."""
     if isinstance(fault, OSError):
         return f"{Path(str(fault.filename)).name + ': ' if fault.filename else ''}{fault.strerror or fault}"
     return str(fault)

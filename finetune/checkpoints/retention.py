@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and how the others go.
+"""How the checkpoints go that need not stay.
 
 Only folders whose manifest is ours and agrees with their name are ever deleted; whatever else lies in
 the folder is passed over. The order is that of the manifests' steps: copying a run, setting the clock
@@ -8,7 +8,6 @@ back or touching files changes nothing.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import warnings
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .files import Files, free_path, is_folder
+from .keeping import best_steps, retained
 from .manifest import DamagedError
 from .reading import FILES, check_sizes, read_manifest, step_folders, step_name
 
@@ -26,25 +26,6 @@ Warn = Callable[[str], None]
 def warned(text: str) -> None:
     """Tell it as a warning, at once."""
     warnings.warn(text, stacklevel=3)
-
-
-def retained(saved: Sequence[tuple[int, float | None]], *, keep_last: int, keep_best: int) -> set[int]:
-    """The steps to keep: the newest, the ``keep_last`` newest, and the ``keep_best`` with the highest scores.
-
-    Args:
-        saved: Each checkpoint's step, and its score where it was evaluated (higher is better). The earlier
-            of two equal scores is the better; NaN is never among the best.
-        keep_last: How many of the newest; the newest stays even for 0.
-        keep_best: How many of the best.
-    """
-    newest = sorted((step for step, _ in saved), reverse=True)[: max(1, keep_last)]
-    return {*newest, *best_steps(saved)[: max(0, keep_best)]}
-
-
-def best_steps(saved: Sequence[tuple[int, float | None]]) -> list[int]:
-    """The steps that have a score, the best first; the earlier of two equal ones is the better."""
-    scored = [(-score, step) for step, score in saved if score is not None and not math.isnan(score)]
-    return [step for _, step in sorted(scored)]
 
 
 def saved_steps(root: Path, *, run_id: str, files: Files = FILES) -> list[int]:
@@ -65,6 +46,8 @@ def rotate(
     scores: Mapping[int, float],
     keep_last: int,
     keep_best: int,
+    marks: Sequence[int] = (),
+    saves: Sequence[int] = (),
     files: Files = FILES,
     warn: Warn = warned,
 ) -> list[int]:
@@ -80,10 +63,16 @@ def rotate(
         scores: Step, then score (higher is better), of every evaluation so far.
         keep_last: How many of the newest stay (at least one).
         keep_best: How many of the best stay.
+        marks: Steps of which each keeps the first checkpoint from there on.
+        saves: Steps at which saves are due, where these are kept spaced by age.
         files: The file system.
         warn: Is told what failed.
     """
-    steps = saved_steps(root, run_id=run_id, files=files)
+    try:
+        steps = saved_steps(root, run_id=run_id, files=files)
+    except OSError as fault:
+        warn(f"old checkpoints stay in {root} ({fault.strerror})")
+        return []
     if not steps:
         return []
     newest = root / step_name(steps[-1])
@@ -95,7 +84,7 @@ def rotate(
     saved = [(step, scores.get(step)) for step in steps]
     if keep_best and (best := best_steps(saved)):
         link_best(root, best[0], files=files, warn=warn)
-    keep = retained(saved, keep_last=keep_last, keep_best=keep_best)
+    keep = retained(saved, keep_last=keep_last, keep_best=keep_best, marks=marks, saves=saves)
     _delete(root, [step for step in steps if step not in keep], run_id, files, warn)
     return sorted(keep)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -110,15 +110,33 @@ def open_run_folder(path: Path, *, resume: bool = False, overwrite: bool = False
         StorageError: It cannot be read or written.
     """
     path = Path(os.path.abspath(path))
-    if resume and overwrite:
-        raise RunFolderError(f"{path}: --resume and --overwrite exclude each other. Give one of them.")
-    try:
+    _check_asked(path, resume=resume, overwrite=overwrite)
+    with _told_of_faults(path):
         return _open(path, resume=resume, overwrite=overwrite, files=files)
-    except OSError as fault:
-        raise StorageError(
-            f"the run folder {path} cannot be used: {fault.strerror or fault} "
-            f"({fault.filename or path}). Choose another output_dir, or make this one writable."
-        ) from fault
+
+
+def check_run_folder(path: Path, *, resume: bool = False, overwrite: bool = False, files: Files = FILES) -> None:
+    """Refuse what ``open_run_folder`` would refuse, and write nothing: the run may yet be refused for other reasons.
+
+    Args:
+        path: The folder; may be missing.
+        resume: As for ``open_run_folder``.
+        overwrite: As for ``open_run_folder``.
+        files: The file system.
+
+    Raises:
+        RunFolderError: In use, not empty, or not ours.
+        StorageError: It cannot be read.
+    """
+    path = Path(os.path.abspath(path))
+    _check_asked(path, resume=resume, overwrite=overwrite)
+    with _told_of_faults(path):
+        if not path.exists():
+            return
+        _check_folder(path)
+        if (path / LOCK).exists():
+            take_lock(path).release()
+        _admitted(path, resume=resume, overwrite=overwrite, files=files)
 
 
 def read_run_id(path: Path) -> str | None:
@@ -147,11 +165,31 @@ def runs_inside(path: Path) -> str:
     return f", such as {inside[-1]}" if inside else ""
 
 
+def _check_asked(path: Path, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise RunFolderError(f"{path}: --resume and --overwrite exclude each other. Give one of them.")
+
+
+def _check_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise RunFolderError(f"{path} is a file, expected a folder. Choose another output_dir.")
+
+
+@contextlib.contextmanager
+def _told_of_faults(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise StorageError(
+            f"the run folder {path} cannot be used: {fault.strerror or fault} "
+            f"({fault.filename or path}). Choose another output_dir, or make this one writable."
+        ) from fault
+
+
 def _open(path: Path, *, resume: bool, overwrite: bool, files: Files) -> RunFolder:
     if not path.exists():
         _make_folders(path, files)
-    elif not path.is_dir():
-        raise RunFolderError(f"{path} is a file, expected a folder. Choose another output_dir.")
+    _check_folder(path)
     # Someone else's folder is not even given a lock file before it is accepted.
     lock = take_lock(path) if (path / LOCK).exists() or not _contents(path, files) else None
     try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .retention import rotate
+from .retention import Warn
 from .run_folder import RunFolder
 from .writing import write_checkpoint
 
@@ -27,9 +27,7 @@ def save_checkpoint(
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Mapping[str, Any]],
     parent_step: int | None,
-    scores: Mapping[int, float],
-    keep_last: int,
-    keep_best: int,
+    rotate: Callable[[Warn], object],
 ) -> Outcome:
     """Save in any thread: it prints nothing, and touches nothing but its arguments and the folder.
 
@@ -39,16 +37,14 @@ def save_checkpoint(
         tensors: File stem, then tensor name, then dense CPU tensor.
         documents: File stem, then JSON values; an offset into the log must not lie beyond its end now.
         parent_step: The step of the checkpoint that this run last saved or started from.
-        scores: Step, then score (higher is better), of every evaluation up to ``step``.
-        keep_last: How many of the newest stay.
-        keep_best: How many of the best stay.
+        rotate: Deletes the checkpoints that need not stay; is given whom to tell what failed.
     """
     told: list[str] = []
     root, run_id = folder.checkpoints, folder.run_id
     try:
         folder.log.sync()  # the checkpoint records how much of it there is
         write_checkpoint(root, step, tensors=tensors, documents=documents, run_id=run_id, parent_step=parent_step)
-        rotate(root, run_id=run_id, scores=scores, keep_last=keep_last, keep_best=keep_best, warn=told.append)
+        rotate(told.append)
     except OSError as fault:
         return Outcome(fault.strerror or str(fault), tuple(told))
     return Outcome(None, tuple(told))

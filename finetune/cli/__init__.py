@@ -40,7 +40,22 @@ def app() -> typer.Typer:
     """All verbs; what a verb needs is imported when it runs, so that ``--help`` answers at once."""
     import typer
 
-    from . import compare, cp, demo, doctor, evaluate, lr_find, plan, publish, recipes, recommend, show, train, tune
+    from . import (
+        compare,
+        convert,
+        cp,
+        demo,
+        doctor,
+        evaluate,
+        lr_find,
+        plan,
+        publish,
+        recipes,
+        recommend,
+        show,
+        train,
+        tune,
+    )
 
     found = typer.Typer(
         name="finetune",
@@ -55,6 +70,7 @@ def app() -> typer.Typer:
     def _root() -> None:
         pass
 
-    for verb in (demo, recipes, show, cp, plan, train, evaluate, lr_find, compare, recommend, tune, publish, doctor):
+    verbs = (demo, recipes, show, cp, plan, train, evaluate, lr_find, compare, recommend, tune, publish, convert)
+    for verb in (*verbs, doctor):
         verb.register(found)
     return found

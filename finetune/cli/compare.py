@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..errors import ConfigError, DivergedError
+from ..errors import ConfigError, DivergedError, InterruptedRunError
 from .options import AsJson, Debug, Files
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def compare(
     from ..checkpoints.documents import to_json
     from ..comparing import compare as compared
     from ..comparing.grid import read_grid
-    from ..demonstration.children import FORKS
+    from ..forking.children import FORKS
 
     if resume and overwrite:
         raise ConfigError("--resume goes on with the old comparison and --overwrite moves it aside. Give one of them.")
@@ -60,16 +60,22 @@ def compare(
     if not recipes:
         raise ConfigError("nothing to compare. Give a grid, or two recipes: bert_text:full bert_text:lora.")
     grid = read_grid(recipes, files=config or (), overrides=[word for word in words if "=" in word], seeds=seeds)
-    found = compared(
-        grid.cells,
-        seeds=grid.seeds,
-        output_dir=grid.output_dir,
-        metric=metric or grid.metric,
-        split=split or grid.split,  # type: ignore[arg-type]  # a wrong word is refused
-        jobs=jobs if FORKS else 0,
-        existing=existing,
-        keep="checkpoints" if keep_checkpoints else "model",
-    )
+    try:
+        found = compared(
+            grid.cells,
+            seeds=grid.seeds,
+            output_dir=grid.output_dir,
+            metric=metric or grid.metric,
+            split=split or grid.split,  # type: ignore[arg-type]  # a wrong word is refused
+            jobs=jobs if FORKS else 0,
+            existing=existing,
+            keep="checkpoints" if keep_checkpoints else "model",
+        )
+    except KeyboardInterrupt:
+        raise InterruptedRunError(
+            f"interrupted: what has run, and the checkpoints of what was cut, are in {grid.output_dir}; "
+            "go on with --resume"
+        ) from None
     if as_json:
         print(json.dumps(json.loads(to_json(found.document)), indent=2))
     else:
@@ -92,6 +98,8 @@ def _print(document: Mapping[str, Any]) -> None:
 
 def _exit_code(document: Mapping[str, Any]) -> int:
     """That of the first run that failed for another reason than that it diverged, which is a result."""
-    runs = [run for name in document["compared"] for run in document["cells"][name]["runs"].values()]
+    seeds = {str(seed) for seed in document["seeds"]}
+    found = [document["cells"][name]["runs"] for name in document["compared"]]
+    runs = [run for by_seed in found for seed, run in by_seed.items() if seed in seeds]
     codes = [run["exit_code"] for run in runs if run["ended"] != "finished"]
     return next((code for code in codes if code != DivergedError.exit_code), 0)

@@ -75,11 +75,12 @@ def _hub() -> dict[str, Any]:
 
     from ..hub.upload import endpoint
     from ..models.offline import hub_is_offline
+    from ..redaction import redacted
 
     asked = os.environ.get("HF_HUB_OFFLINE", "")
     offline = hub_is_offline()
     reason = "HF_HUB_OFFLINE is set" if asked not in ("", "0") else "no connection within a second"
-    return {"endpoint": endpoint(), "state": f"offline ({reason})" if offline else "reachable"}
+    return {"endpoint": redacted(endpoint()), "state": f"offline ({reason})" if offline else "reachable"}
 
 
 def _disk() -> dict[str, int]:
@@ -114,7 +115,8 @@ def _outdated() -> list[str]:
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    from .tables import print_table, size
+    from ..wording import size
+    from .tables import print_table
 
     print_table(("package", "version"), list(found["versions"].items()))
     rows = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .options import AsJson, Debug
+from .options import AsJson, Debug, Trust, TrustCode
 
 
 def register(app: typer.Typer) -> None:
@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (output_dir).")],
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="train, validation or test.")] = "test",
+    trust_code: TrustCode = False,  # noqa: FBT002
+    trust_remote_code: Trust = False,  # noqa: FBT002
     as_json: AsJson = False,  # noqa: FBT002
     debug: Debug = False,  # noqa: FBT002
 ) -> None:
@@ -25,10 +27,12 @@ def evaluate(
     import json
 
     from ..running import evaluate_folder
+    from ..wording import number
     from .reporting import rank
-    from .tables import number, print_table
+    from .tables import print_table
 
-    scores = evaluate_folder(run, split=split)
+    code: Literal["refuse", "run"] = "run" if trust_code else "refuse"
+    scores = evaluate_folder(run, split=split, code=code, trust_remote_code=trust_remote_code)
     if rank() != 0:
         return
     if as_json:

@@ -37,7 +37,7 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
     if environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") not in (None, "", "1"):
         yield "ACCELERATE_GRADIENT_ACCUMULATION_STEPS is set and is refused here: batch_size says it. Unset it."
     if environment.get("WORLD_SIZE", "1") != "1" and "RANK" not in environment:
-        yield "WORLD_SIZE is set without RANK: a run here waits for processes that nobody starts. Unset it."
+        yield "WORLD_SIZE is set without RANK and is refused here: nobody starts the other processes. Unset it."
     if environment.get("TRANSFORMERS_OFFLINE") and not environment.get("HF_HUB_OFFLINE"):
         yield "TRANSFORMERS_OFFLINE is set but HF_HUB_OFFLINE, which all Hub libraries read, is not. Set that one."
     if environment.get("CUDA_VISIBLE_DEVICES") == "":

@@ -33,7 +33,10 @@ def lr_find(
     stop: Annotated[float, typer.Option("--to", help="The last one, if the loss does not rise before.")] = 10.0,
     repeats: Annotated[int, typer.Option("--repeats", help="Sweeps, each with another seed.")] = 3,
     warm_head: Annotated[int, typer.Option("--warm-head", metavar="STEPS", help="Train the head alone first.")] = 0,
-    warm_head_lr: Annotated[float, typer.Option("--warm-head-lr", help="Learning rate of that.")] = 1e-3,
+    warm_head_lr: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--warm-head-lr", help="Learning rate of that, 1e-3 by default."),
+    ] = None,
     plot: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--plot", metavar="FILE", help="Draw it: the loss over the learning rate (png, svg, pdf)."),
@@ -50,7 +53,7 @@ def lr_find(
     if prepared.stages:
         raise ConfigError("stages: lr-find sweeps one run. Give it the configuration of one stage, without stages.")
     if plot is not None:
-        from .plan_plot import check_plot_file
+        from ..pictures import check_plot_file
 
         check_plot_file(plot)
     given = {
@@ -59,9 +62,12 @@ def lr_find(
         "stop": stop,
         "repeats": repeats,
         "warm_head": warm_head,
-        "warm_head_lr": warm_head_lr,
     }
+    if warm_head_lr is not None:
+        given["warm_head_lr"] = warm_head_lr
     sweep = _sweep(given)
+    if warm_head_lr is not None and not warm_head:
+        raise ConfigError(f"--warm-head-lr {warm_head_lr:g}: without effect without --warm-head. Give both, or none.")
     if trust_remote_code:
         prepared = running.trusting(prepared)
     with rarely_collected():
@@ -94,7 +100,8 @@ def _sweep(given: dict[str, Any]) -> Sweep:
 def _print(found: Finding, *, title: str, as_json: bool) -> None:
     import json
 
-    from .tables import print_table, rate
+    from ..wording import rate
+    from .tables import print_table
 
     if as_json:
         print(json.dumps(found.document(), indent=2))

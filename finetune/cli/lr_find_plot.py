@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ConfigError
 from ..lr_finding.sweep import smoothed
+from ..pictures import MARK, blank, styled, write_plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,37 +16,18 @@ if TYPE_CHECKING:
 
     from ..lr_finding.finding import Finding
 
-_SHADE, _MARK = "#3b528b", "#c8452f"
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "svg.hashsalt": "lr-find",  # the same curves give the same file
-}
-_UNDATED: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+_SHADE = "#3b528b"
 
 
 def draw(finding: Finding, path: Path, *, title: str) -> None:
     """Draws it into ``path``."""
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE):
-        figure = figure_of(finding, title=title)
-        try:
-            figure.savefig(path, dpi=150, metadata=_UNDATED.get(path.suffix, {}))
-        except OSError as error:
-            said = error.strerror or error
-            raise ConfigError(f"--plot {path}: {said}. Give a file that can be written.") from error
+    with styled():
+        write_plot(figure_of(finding, title=title), path)
 
 
 def figure_of(finding: Finding, *, title: str) -> Figure:
     """Every loss as a dot, a line for each repeat's running mean, and the fitted course with its slope below."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, whatever the machine has
+    figure = blank(7, 4.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _draw_losses(above, finding)
     _draw_slopes(below, finding)
@@ -54,7 +35,7 @@ def figure_of(finding: Finding, *, title: str) -> Figure:
         axes.set_xscale("log")
         axes.grid(alpha=0.25, linewidth=0.6)
         if finding.suggestion is not None:
-            axes.axvline(finding.suggestion, color=_MARK, linewidth=1.2, linestyle="-" if not finding.doubts else ":")
+            axes.axvline(finding.suggestion, color=MARK, linewidth=1.2, linestyle="-" if not finding.doubts else ":")
     below.set_xlabel("optimizer.lr")
     above.legend(fontsize="small", loc="lower left")
     figure.align_ylabels()

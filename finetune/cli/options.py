@@ -27,3 +27,6 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the code of Hub metrics, at the revision that each pins.")
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Run code in files that the run's config.yaml names; read them first.")
+]

@@ -39,7 +39,7 @@ def plan(
 
     prepared = prepare(recipe, function=function, files=config or (), overrides=overrides or ())
     if plot is not None:
-        from .plan_plot import check_plot_file, draw
+        from ..pictures import check_plot_file
 
         check_plot_file(plot)
     if trust_remote_code:
@@ -56,6 +56,8 @@ def plan(
 
         print_plan(described, title=prepared.title)
     if plot is not None:
+        from .plan_plot import draw
+
         draw(described, plot, title=prepared.title)
 
 

@@ -6,58 +6,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..choices import listed
-from ..errors import ConfigError
+from ..pictures import MARK, blank, styled, write_plot
 from .plan_rates import draw_momenta, draw_rates
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_FORMATS = ("png", "svg", "pdf")
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.4",
-    "xtick.color": "0.3",
-    "ytick.color": "0.3",
-    "legend.frameon": False,
-    "svg.hashsalt": "plan",  # the same plan gives the same file
-}
 _FEW_GROUPS = 16  # whose bars may be wide
 _MOST_MARKS = 60  # evaluations; more would be one bar
 
 
-def check_plot_file(path: Path) -> None:
-    """Refuse, before anything is loaded, a file that cannot be drawn.
-
-    Raises:
-        ConfigError: Its ending is none that we draw, or its folder does not exist.
-    """
-    if path.suffix.removeprefix(".") not in _FORMATS:
-        raise ConfigError(f"--plot {path}: end the name in one of {listed(f'.{name}' for name in _FORMATS)}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"--plot {path}: the folder {path.parent} does not exist. Make it, or give another.")
-
-
 def draw(plan: Mapping[str, Any], path: Path, *, title: str) -> None:
     """Draws the document of ``plan_run`` into ``path``."""
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE):
-        figure = figure_of(plan, title=title)
-        try:
-            figure.savefig(path, dpi=150, metadata=_no_date(path))
-        except OSError as error:
-            said = error.strerror or error
-            raise ConfigError(f"--plot {path}: {said}. Give a file that can be written.") from error
+    with styled():
+        write_plot(figure_of(plan, title=title), path)
 
 
 def figure_of(plan: Mapping[str, Any], *, title: str) -> Figure:
     """The picture: rates, momenta where a schedule sets them, who trains when, and what a curriculum shows."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     shades = _shades(plan)
@@ -68,8 +35,7 @@ def figure_of(plan: Mapping[str, Any], *, title: str) -> Figure:
     if plan.get("curriculum"):
         panels.append((1.1, _draw_curriculum))
     heights = [height for height, _ in panels]
-    figure = Figure(figsize=(8, sum(heights) + 1.3), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, whatever the machine has
+    figure = blank(8, sum(heights) + 1.3)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for at, (_, drawn) in enumerate(panels):
         drawn(axes[at], plan, shades)
@@ -85,12 +51,19 @@ def figure_of(plan: Mapping[str, Any], *, title: str) -> Figure:
 
 
 def _subtitle(plan: Mapping[str, Any]) -> str:
-    names = [str(plan[part].get("name", "")) if isinstance(plan[part], Mapping) else "" for part in _PARTS]
+    """``discriminative over lora, warmup_linear, adamw, 300,000 of 22,000,000 parameters train``."""
+    names = (" over ".join(_chain(plan[part])) for part in ("strategy", "schedule", "optimizer"))
     trains = f"{plan['num_trained']:,} of {plan['num_parameters']:,} parameters train"
     return ", ".join([*filter(None, names), trains])
 
 
-_PARTS = ("strategy", "schedule", "optimizer")
+def _chain(part: Any) -> list[str]:
+    """The names of a component and of what it holds; none of what is not shipped."""
+    found = []
+    while isinstance(part, Mapping) and "name" in part:
+        found.append(str(part["name"]))
+        part = part.get("base")
+    return found
 
 
 def _shades(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +75,7 @@ def _shades(plan: Mapping[str, Any]) -> dict[str, Any]:
         name: colormaps["viridis"](0.82 * at / max(1, len(names) - 1)) for at, name in enumerate(names)
     }
     if len(names) > 1:
-        shades[names[-1]] = "#c8452f"
+        shades[names[-1]] = MARK
     return shades
 
 
@@ -148,8 +121,3 @@ def _draw_curriculum(axes: Axes, plan: Mapping[str, Any], shades: Mapping[str, A
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylim(0, 1.05)
     axes.set_ylabel("visible data")
-
-
-def _no_date(path: Path) -> dict[str, Any]:
-    """The same plan gives the same file."""
-    return {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})

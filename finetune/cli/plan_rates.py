@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS = 7  # in a legend
+_MOST_LABELS = 14  # in a legend: the groups of a model of twelve blocks
 _FEW_STEPS = 100  # up to here each update is drawn as the step that it is
 _SPREAD = 5  # from here on, the ratio of two peaks asks for a logarithmic axis
+
+_PART = re.compile(r"(embeddings|layer\.\d+|head)(?=\.)")
 
 Course = tuple[float, ...]
 
@@ -19,7 +22,15 @@ def draw_rates(axes: Axes, plan: Mapping[str, Any], shades: Mapping[str, Any]) -
     """One line per course: groups whose rates are equal at every point share it. A dot is where a group joins."""
     courses = _courses(plan["curve"], "lr", shades)
     lines = [
-        _draw_course(axes, plan, plan["curve"], course, color=shades[names[-1]], label=_label(names, list(shades)))
+        _draw_course(
+            axes,
+            plan,
+            plan["curve"],
+            course,
+            color=shades[names[-1]],
+            label=_label(names, list(shades)),
+            linestyle="-." if all(map(_part_of, names)) else "-",  # layer.3.B beside layer.3, of nearly its colour
+        )
         for course, names in courses.items()
     ]
     for group in plan["groups"]:
@@ -27,10 +38,12 @@ def draw_rates(axes: Axes, plan: Mapping[str, Any], shades: Mapping[str, Any]) -
         for step, rate in joins:
             axes.plot(step, rate, marker="o", markersize=4.5, color=shades[group["name"]], zorder=4)
     shown = _thinned(lines)
+    values = [value for course in courses for value in course]
     if plan["plateau"]:
         shown.append(_draw_plateau(axes, plan, shades))
+        values += [rate for point in plan["plateau"]["curve"] for rate in point["lr"].values()]
     axes.set_ylabel("learning rate")
-    _scale(axes, plan, [value for course in courses for value in course])
+    _scale(axes, plan, values)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(handles=shown[::-1], fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0)
 
@@ -85,11 +98,16 @@ def _draw_plateau(axes: Axes, plan: Mapping[str, Any], shades: Mapping[str, Any]
 
 
 def _label(names: Sequence[str], order: Sequence[str]) -> str:
-    """``layer.3 .. layer.8`` for neighbours, else the first few names."""
-    places = [order.index(name) for name in names]
-    if len(names) > 2 and places == list(range(places[0], places[-1] + 1)):
+    """``layer.3 .. layer.8`` for neighbours, also among the same parts of layers, else the first few names."""
+    alike = [name for name in order if _part_of(name) == _part_of(names[0])]
+    if len(names) > 2 and any(list(names) == kind[kind.index(names[0]) :][: len(names)] for kind in (alike, order)):
         return f"{names[0]} .. {names[-1]}"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return ", ".join(names[:3]) + (f"\nand {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _part_of(name: str) -> str:
+    """``.B`` of ``layer.3.B``; nothing of a group that is no part of a layer."""
+    return _PART.sub("", name) if _PART.match(name) else ""
 
 
 def _thinned(lines: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..layers import plain_name
-from .tables import console, count, print_table, rate, size
+from ..wording import count, rate, size, worded
+from .tables import console, print_table
 
 
 def print_plan(plan: Mapping[str, Any], *, title: str) -> None:
@@ -36,15 +37,16 @@ def _head(plan: Mapping[str, Any], title: str) -> list[str]:
     return [
         f"{title}: {plan['task']} with {plan['model'] or 'a model of its own'} ({plan['library']})",
         *_task(plan),
-        f"  strategy   {_settings(plan['strategy'])}",
+        f"  strategy   {worded(plan['strategy'])}",
         *_schedule(plan),
-        f"  optimizer  {_settings(plan['optimizer'])}",
+        f"  optimizer  {worded(plan['optimizer'])}",
         f"  steps      {count(plan['total_steps'])} = {_epochs(plan)} x {count(plan['steps_per_epoch'])};"
         f" {count(plan['num_examples'])} examples, {plan['batch_size']} per step",
         *_cut(plan),
         *_difficulty(plan),
         f"  hardware   {ranks}, {plan['device']}, {plan['precision']};"
-        f" {per_step} micro-batch{'es' if per_step != '1' else ''} per step and process ({plan['micro_batch']})",
+        f" {per_step} micro-batch{'es' if per_step != '1' else ''} per step and process"
+        f" (at most {plan['micro_batch']})",
         f"  trains     {count(plan['num_trained'])} of {count(plan['num_parameters'])} parameters",
         *_speed(plan.get("speed", {})),
     ]
@@ -53,9 +55,9 @@ def _head(plan: Mapping[str, Any], title: str) -> list[str]:
 def _task(plan: Mapping[str, Any]) -> list[str]:
     """Tasks around the task with their settings, and a loss that is not plain cross-entropy."""
     wraps, loss = plan.get("wraps") or [], plan.get("loss") or {}
-    lines = [f"  task       {' over '.join(map(_settings, wraps))}"] if wraps else []
+    lines = [f"  task       {' over '.join(map(worded, wraps))}"] if wraps else []
     if loss and loss != {"name": "cross_entropy", "label_smoothing": 0.0, "class_weights": "none"}:
-        lines.append(f"  loss       {_settings(loss)}")
+        lines.append(f"  loss       {worded(loss)}")
     return lines
 
 
@@ -72,7 +74,7 @@ def _cut(plan: Mapping[str, Any]) -> list[str]:
 def _schedule(plan: Mapping[str, Any]) -> list[str]:
     """The run's schedule, the momentum where one sets it, and what a plateau may do."""
     momenta = [value for point in plan["curve"] for value in point["momentum"].values()]
-    lines = [f"  schedule   {_settings(plan['schedule'])}"]
+    lines = [f"  schedule   {worded(plan['schedule'])}"]
     if momenta:
         lines.append(f"  momentum   {min(momenta):.4g} to {max(momenta):.4g}, set by the schedule")
     if plan["plateau"]:
@@ -99,28 +101,6 @@ def _speed(ways: Mapping[str, str]) -> list[str]:
 def _epochs(plan: Mapping[str, Any]) -> str:
     epochs = plan["total_steps"] / max(1, plan["steps_per_epoch"])
     return f"{epochs:.4g} epoch{'' if epochs == 1 else 's'}"
-
-
-def _settings(part: Any) -> str:
-    """``discriminative (decay 0.95, base lora)``: a component's name and those of its settings that say something."""
-    if not isinstance(part, Mapping):
-        return str(part)
-    shown = []
-    for key, value in part.items():
-        if key == "name" or value is None or value == {}:
-            continue
-        if isinstance(value, float):
-            value = rate(value) if key in ("lr", "head_lr") else f"{value:g}"
-        elif isinstance(value, Mapping):
-            value = _settings(value)
-        elif isinstance(value, (list, tuple)):
-            value = "/".join(f"{item:g}" if isinstance(item, float) else _word(item) for item in value)
-        shown.append(f"{key} {value}")
-    return (f"{part.get('name', '')}" + (f" ({', '.join(shown)})" if shown else "")).strip()
-
-
-def _word(item: Any) -> str:
-    return "+".join(map(str, item)) if isinstance(item, (list, tuple)) else str(item)
 
 
 def _print_groups(plan: Mapping[str, Any]) -> None:
@@ -159,7 +139,7 @@ def _own_schedules(plan: Mapping[str, Any]) -> list[str]:
     over = "each phase" if all(schedule == own[0] for schedule in own) else ""
     for group in plan["groups"]:
         said = [
-            f"over {over or f'steps {_span(part)}'}: {_settings(part['schedule'])}"
+            f"over {over or f'steps {_span(part)}'}: {worded(part['schedule'])}"
             for part in group["trains"]
             if part["schedule"]
         ]
@@ -170,13 +150,16 @@ def _own_schedules(plan: Mapping[str, Any]) -> list[str]:
 
 
 def _new(plan: Mapping[str, Any]) -> list[str]:
-    """Which weights the checkpoint did not supply, by the names that they have in it or would have."""
+    """Which weights the checkpoint did not supply and why, by the names that they have in it or would have."""
     why = "drawn anew, or not in the checkpoint" if _redraws(plan["strategy"]) else "not in the checkpoint"
-    return [
-        f"* new in {group['name']} ({why}): {_names([plain_name(name) for name in group['new']])}"
-        for group in plan["groups"]
-        if group["new"]
-    ]
+    dropped = {name: f"drawn anew: {reason}" for name, reason in plan.get("dropped", {}).items()}
+    lines = []
+    for group in plan["groups"]:
+        names: dict[str, list[str]] = {}
+        for name in map(plain_name, group["new"]):
+            names.setdefault(dropped.get(name, why), []).append(name)
+        lines += [f"* new in {group['name']} ({reason}): {_names(own)}" for reason, own in names.items()]
+    return lines
 
 
 def _redraws(strategy: Any) -> bool:
@@ -254,7 +237,7 @@ def _print_curriculum(plan: Mapping[str, Any]) -> None:
         )
         for point in points
     ]
-    columns = ("from step", "share", "examples that may be drawn", "lowest", "median", "highest")
+    columns = ("at step", "share", "examples that may be drawn", "lowest", "median", "highest")
     width = max(map(len, rows))
     rows = [(*row, *[""] * (width - len(row))) for row in rows]
     print_table(columns[:width], rows, right=tuple(range(width)))

@@ -9,9 +9,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
+from ..crash_logs import forget, keep
 from ..errors import DataError, FinetuneError, InterruptedRunError, RankLostError, StorageError
+from ..redaction import redacted
 from .streams import OutputLostError
 
 UNEXPECTED = 1
@@ -24,6 +25,7 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
     import typer
 
     debug = "--debug" in words
+    forget()
     try:
         with _plain_warnings(debug=debug):
             code = run()
@@ -32,7 +34,8 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else UNEXPECTED
     except FinetuneError as error:
-        _say(str(error), debug=debug, may_be_own=isinstance(error, DataError | RankLostError))
+        may_be_own = isinstance(error, DataError | RankLostError) and not error.is_told
+        _say(str(error), debug=debug, may_be_own=may_be_own)
         return error.exit_code
     except typer.Exit as error:
         return error.exit_code
@@ -72,7 +75,7 @@ def _plain_warnings(*, debug: bool) -> Iterator[None]:
 
 def _show(message: Warning | str, *_: object) -> None:
     if rank() == 0:
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(redacted(str(message)))}", file=sys.stderr, flush=True)
 
 
 def _say(message: str, *, debug: bool, may_be_own: bool = False) -> None:
@@ -87,10 +90,16 @@ def _say(message: str, *, debug: bool, may_be_own: bool = False) -> None:
             return
         message = f"process {rank()}: {message}"
     if debug:
-        traceback.print_exc()
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
     with contextlib.suppress(OutputLostError):
         sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print(f"error: {printable(redacted(message))}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text with letters that a terminal obeys as escapes: names of files, and what is in them, are quoted."""
+    escapes = {letter: letter.encode("unicode_escape").decode() for letter in set(text) if not letter.isprintable()}
+    return "".join(letter if letter == "\n" else escapes.get(letter, letter) for letter in text)
 
 
 def _verb(words: Sequence[str]) -> str:
@@ -98,20 +107,10 @@ def _verb(words: Sequence[str]) -> str:
 
 
 def _crashed(error: Exception, words: Sequence[str]) -> str:
-    """Writes the traceback to ``crash-rank<N>.log``, in the run folder or else a temporary one, and says where."""
-    from ..running import current_run_folder
-
+    """Keeps the traceback in ``crash-rank<N>.log``, and says where."""
     text = f"finetune {' '.join(words)}\n\n{''.join(traceback.format_exception(error))}"
     what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    for folder in filter(None, (current_run_folder(), _temporary())):
-        path = folder / f"crash-rank{rank()}.log"
-        with contextlib.suppress(OSError):
-            path.write_text(text, encoding="utf-8")
-            return f"unexpected {what}. This is a fault in finetune or a library; the traceback is in {path}."
-    return f"unexpected {what}. Repeat with --debug for the traceback."
-
-
-def _temporary() -> Path:
-    import tempfile
-
-    return Path(tempfile.gettempdir())
+    path = keep(text, f"crash-rank{rank()}.log")
+    if path is None:
+        return f"unexpected {what}. Repeat with --debug for the traceback."
+    return f"unexpected {what}. This is a fault in finetune or a library; the traceback is in {path}."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -44,27 +43,3 @@ def console() -> Console:
     if sys.stdout.isatty():
         return Console(highlight=False)
     return Console(highlight=False, width=max(80, shutil.get_terminal_size((120, 24)).columns), color_system=None)
-
-
-def number(value: float) -> str:
-    """Four digits, and no more."""
-    return f"{value:.4f}" if math.isfinite(value) else str(value)
-
-
-def rate(value: float) -> str:
-    """A learning rate: ``2e-05``, ``0`` where nothing moves."""
-    return "0" if value == 0 else f"{value:.2e}".replace("e-0", "e-").replace(".00e", "e")
-
-
-def count(value: int) -> str:
-    """A count with thousands apart: ``22,713,216``."""
-    return f"{value:,}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes with a unit: ``86.6 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(num_bytes) < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"

@@ -54,7 +54,8 @@ def train(
 
 
 def _print_result(result: FitResult) -> None:
-    from .tables import number, print_table
+    from ..wording import number
+    from .tables import print_table
 
     splits = list(result.metrics)
     names = list(dict.fromkeys(name for scores in result.metrics.values() for name in scores))
@@ -65,7 +66,8 @@ def _print_result(result: FitResult) -> None:
 
 
 def _print_stages(results: Sequence[StageResult]) -> None:
-    from .tables import number, print_table
+    from ..wording import number
+    from .tables import print_table
 
     rows = [
         [result.name, split, "  ".join(f"{name} {number(value)}" for name, value in scores.items())]

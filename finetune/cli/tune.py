@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..errors import InterruptedRunError, PreemptedError
 from .options import AsJson, Debug, Files, Overrides
 
 if TYPE_CHECKING:
@@ -45,23 +46,30 @@ def tune(
     debug: Debug = False,  # noqa: FBT002
 ) -> None:
     """Runs trials, and prints what came of them."""
-    import json
-
+    from ..checkpoints.documents import to_json
     from ..tuning.running import search_with
     from ..tuning.space_file import read_space_file
 
     given = {"sampler": sampler, "pruner": pruner, "trials": trials, "timeout": timeout}
     found = read_space_file(space, files=config or (), overrides=overrides or (), given=given)
-    result = search_with(found.base, found.dimensions, found.search, root=found.root, show="progress", runs=not report)
+    try:
+        result = search_with(
+            found.base, found.dimensions, found.search, root=found.root, show="progress", runs=not report
+        )
+    except (KeyboardInterrupt, InterruptedRunError, PreemptedError) as error:
+        # A run would say --resume, which a search neither has nor needs.
+        kind = PreemptedError if isinstance(error, PreemptedError) else InterruptedRunError
+        raise kind(f"interrupted: its trials are kept in {found.root}; the same command goes on with them") from None
     if as_json:
-        print(json.dumps(result.document(), indent=2))
+        print(to_json(result.document(), indent=2).decode(), end="")
     else:
         _print(result)
 
 
 def _print(result: TuneResult) -> None:
     from ..tuning.results import ranked
-    from .tables import number, print_table
+    from ..wording import number
+    from .tables import print_table
 
     best = result.best
     if not result.trials:

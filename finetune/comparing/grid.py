@@ -98,6 +98,16 @@ def _recipe(word: str) -> Recipe:
     return load_recipe(name, function=function) if colon else load_recipe(word, function=None)
 
 
+def _recipe_of(word: str, document: Document, path: Path, at: str) -> Recipe:
+    if word.endswith((".yaml", ".yml")):
+        remedy = f"Leave it out, and give the file beside the grid: --config {word}."
+        raise ConfigError(
+            f"{path} line {document.lines[at]}: {at}: got {shown(word)}; expected a recipe's name, bert_text or "
+            f"bert_text:lora. {remedy if at == 'recipe' else 'Write what the file says into the cell.'}"
+        )
+    return _recipe(word)
+
+
 def _of_grid(document: Document, path: Path, files: Sequence[Path], overrides: Sequence[str]) -> list[Cell]:
     tree = document.tree
     faults = [_no_key(path, document, key) for key in tree if key not in _KEYS]
@@ -114,7 +124,7 @@ def _of_grid(document: Document, path: Path, files: Sequence[Path], overrides: S
             faults.append(f"{path} line {document.lines[key]}: {key}: got {shown(tree[key])}; expected {what}")
     if faults:
         raise ConfigError("\n".join(faults))
-    recipe = _recipe(tree["recipe"]) if "recipe" in tree else None
+    recipe = _recipe_of(tree["recipe"], document, path, "recipe") if "recipe" in tree else None
     whole = _layer(tree.get("config", {}), document, path, "config")
     axes = [_cell_parts(document, path)] if tree.get("cells") else []
     axes += [_axis_parts(key, document, path) for key in tree.get("axes", {})]
@@ -142,7 +152,8 @@ def _cell_parts(document: Document, path: Path) -> list[_Part]:
                 "mapping of values, or {} for none"
             )
         rest = {key: value for key, value in overlay.items() if key != "recipe"}
-        recipe = _recipe(str(overlay["recipe"])) if "recipe" in overlay else None
+        place = f"cells.{name}.recipe"
+        recipe = _recipe_of(str(overlay["recipe"]), document, path, place) if "recipe" in overlay else None
         parts.append(_Part(name, _layer(rest, document, path, f"cells.{name}"), recipe))
     return parts
 
@@ -160,7 +171,7 @@ def _axis_parts(key: str, document: Document, path: Path) -> list[_Part]:
         if len(set(names)) < len(names):
             raise ConfigError(f"{where}: two values are called {names[0]!r}; write name: value, each with a name")
         named = {
-            name: (value, f"{at}.{number}") for number, (name, value) in enumerate(zip(names, found, strict=True))
+            name: (value, f"{at}[{number}]") for number, (name, value) in enumerate(zip(names, found, strict=True))
         }
     else:
         raise ConfigError(f"{where}: got {shown(found)}; expected a list of values, or a mapping of names to values")

@@ -11,9 +11,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..demonstration.children import FORKS, Report, Running, report_of, started
 from ..environment import cores
 from ..errors import ConfigError, InterruptedRunError
+from ..forking.children import FORKS, Report, Running, report_of, started
 
 
 class Work(NamedTuple):
@@ -36,7 +36,7 @@ def ready_to_fork(jobs: int) -> Iterator[None]:
         return
     if not FORKS:
         raise ConfigError(f"jobs: got {jobs}, and this platform cannot fork a process; give 0")
-    from ..demonstration.warming import warm
+    from ..forking.warming import warm
 
     loaded = sys.modules.get("torch")
     threads = loaded.get_num_threads() if loaded is not None else 0

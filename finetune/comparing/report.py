@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..checkpoints.atomic import write_file_atomically
-from ..cli.tables import count, number, size
+from ..wording import count, number, size
 
 MARKDOWN, PAGE, PICTURE = "compare.md", "compare.html", "pareto.png"
 _COSTS = {"seconds": "time", "trained": "parameters"}

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 
+_MOST = 30  # lines of one message
+
 
 class Fault(NamedTuple):
     """One thing that is wrong, at a dotted path."""
@@ -28,15 +30,23 @@ def raise_all(faults: Sequence[Fault], origins: Mapping[str, str], *, default: s
     """
     if not faults:
         return
-    lines = [f"{fault.path or 'run'} ({_origin(fault.path, origins) or default}): {fault.what}" for fault in faults]
-    if len(lines) == 1:
+    lines = [
+        f"{fault.path or 'run'} ({_origin(fault.path, origins) or default}): {fault.what}" for fault in faults[:_MOST]
+    ]
+    if len(faults) == 1:
         raise ConfigError(lines[0])
-    raise ConfigError(f"{len(lines)} faults in the configuration\n" + "\n".join(f"  {line}" for line in lines))
+    if len(faults) > _MOST:
+        lines.append(f"and {len(faults) - _MOST} more")
+    raise ConfigError(f"{len(faults)} faults in the configuration\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def _origin(path: str, origins: Mapping[str, str]) -> str:
+    """Where a path was written; else something in it; else what it is in."""
     while path:
         if path in origins:
             return origins[path]
-        path = path.rpartition(".")[0]
+        inside = [origin for key, origin in origins.items() if key.startswith((f"{path}.", f"{path}["))]
+        if inside:
+            return inside[-1]
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
     return ""

@@ -18,6 +18,7 @@ from .faults import Fault
 from .yaml_reader import read_value
 
 COMMAND_LINE = "command line"
+STAGES = "stages"  # the key of a list of overlays, one for each of several runs
 
 # Words that stand for a mapping of their own.
 _WHOLE: dict[type, dict[str, dict[str, Any]]] = {
@@ -46,6 +47,20 @@ def from_overrides(overrides: Sequence[str]) -> Layer:
     for word in overrides:
         _add_override(layer, word)
     return layer
+
+
+def origins_of(layers: Sequence[Layer]) -> dict[str, str]:
+    """Where values were written, of several layers; the last of a path comes last."""
+    found: dict[str, str] = {}
+    for layer in layers:
+        is_replaced = isinstance(layer.tree.get(STAGES), list)
+        found = {
+            path: origin
+            for path, origin in found.items()
+            if path not in layer.origins and not (is_replaced and path.startswith(f"{STAGES}["))
+        }
+        found |= layer.origins
+    return found
 
 
 def overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,8 +96,8 @@ def _names_another(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
 
 def _add_override(layer: Layer, word: str) -> None:
     key, equals, text = word.partition("=")
-    key = re.sub(r"^stages\[(\d+)\]", r"stages.\1", key.strip())
-    parts = key.split(".")
+    key = placed(key.strip())
+    parts = re.sub(rf"^{STAGES}\[([0-9]+)\]", rf"{STAGES}.\1", key).split(".")
     if not equals or not all(parts):
         advice = "write e.g. optimizer.lr=3e-5, and quote values with spaces: length='3 epochs'"
         layer.origins[word] = COMMAND_LINE
@@ -95,14 +110,19 @@ def _add_override(layer: Layer, word: str) -> None:
     except ConfigError as error:
         layer.faults.append(Fault(key, str(error)))
         return
-    inside = parts[2:] if parts[0] == "stages" else parts  # a stage holds what the top level holds
+    inside = parts[2:] if parts[0] == STAGES else parts  # a stage holds what the top level holds
     for part in reversed(inside):
         addition = {part: addition}
     addition = _expanded(addition, RunConfig) if inside else addition
     for part in reversed(parts[: len(parts) - len(inside)]):
         addition = {part: addition}
     if twice := _join(layer.tree, addition, ""):
-        layer.faults.append(Fault(twice, f"given twice, the second time by {word!r}; keep one"))
+        layer.faults.append(Fault(placed(twice), f"given twice, the second time by {word!r}; keep one"))
+
+
+def placed(path: str) -> str:
+    """``stages[1].seed`` for ``stages.1.seed``."""
+    return re.sub(rf"^{STAGES}\.([0-9]+)(?=\.|$)", rf"{STAGES}[\1]", path)
 
 
 def _join(into: dict[str, Any], addition: Mapping[str, Any], path: str) -> str:

@@ -18,10 +18,10 @@ from ..choices import listed
 from ..curricula import Column, Curriculum, DataMapScore, TeacherLoss
 from ..data.spec import Data
 from ..data.truncation import HeadTailTruncation, HeadTruncation, TailTruncation, TokenizerTruncation
-from ..durations import DurationText
+from ..durations import DurationText, IntervalText, LengthText
 from ..metrics.external import External
 from ..optimizers import SGD, AdamW
-from ..policies import Checkpointing, EarlyStopping
+from ..policies import Checkpointing, EarlyStopping, NonFinite
 from ..precision import Precision
 from ..run_config import RunConfig
 from ..schedules import (
@@ -147,7 +147,7 @@ _DIFFICULTIES = (Column, TeacherLoss, DataMapScore)  # beside words
 SHORTHAND: dict[type, str] = {Checkpointing: "every", EarlyStopping: "patience", Curriculum: "difficulty"}
 
 CLOSED: frozenset[type] = frozenset(
-    {RunConfig, Data, External, Curriculum, Precision, Speed, Checkpointing, EarlyStopping}.union(
+    {RunConfig, Data, External, Curriculum, Precision, Speed, Checkpointing, EarlyStopping, NonFinite}.union(
         _DIFFICULTIES, *UNIONS.values()
     )
 )
@@ -223,7 +223,7 @@ def defaults(owner: type) -> dict[str, Any]:
 
 def expected(hint: Any) -> str:
     """What a field takes, in words: ``a whole number, at least 1``."""
-    if hint == DurationText:
+    if hint in (DurationText, LengthText, IntervalText):
         return "a duration such as '3 epochs', '500 steps' or '10%'"
     if get_origin(hint) is Annotated:
         kind, *limits = get_args(hint)

@@ -7,16 +7,15 @@ for one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..run_config import RunConfig
 from ..stages.spec import Average, Stage, faults_of
 from . import schema
 from .faults import Fault
-from .layers import Layer, from_tree, overlaid
-from .validation import build, shown
+from .layers import STAGES, Layer, from_tree, overlaid, placed
+from .validation import as_words, build, shown
 
-KEY = "stages"
 # What a task is about, and not what it does: a stage with another task keeps it where it says nothing of it.
 _KEPT = ("model", "data", "max_length", "truncation")
 
@@ -26,7 +25,6 @@ class Staged(NamedTuple):
 
     stages: tuple[Stage, ...]
     tree: dict[str, Any]  # what makes them again
-    origins: dict[str, str]  # of their values, by path
 
 
 class _Overlay(NamedTuple):
@@ -36,7 +34,7 @@ class _Overlay(NamedTuple):
 
 def has_stages(layers: Sequence[Layer]) -> bool:
     """Whether a configuration is of several runs."""
-    return any(KEY in layer.tree for layer in layers)
+    return any(STAGES in layer.tree for layer in layers)
 
 
 def build_stages(below: Mapping[str, Any], layers: Sequence[Layer], faults: list[Fault]) -> Staged:
@@ -47,67 +45,91 @@ def build_stages(below: Mapping[str, Any], layers: Sequence[Layer], faults: list
         layers: Of the files, and last that of the command line.
         faults: Receives what is wrong.
     """
-    for_all = _without(layers[-1].tree, KEY)
+    for_all = _without(layers[-1].tree, STAGES)
     base = dict(below)
     for layer in layers:
-        base = overlaid(base, _without(layer.tree, KEY))
+        base = overlaid(base, _without(layer.tree, STAGES))
     overlays = _overlays(layers, faults)
     if base.get("output_dir") is None:
         faults.append(Fault("output_dir", "missing; each stage is a folder in it"))
-    stages = []
-    for number, overlay in overlays.items():
+    stages, merged = [], []
+    for number, overlay in enumerate(overlays):
+        if overlay is None:
+            stages.append(Stage("", cast(RunConfig, None)))
+            continue
+        over = _for_stage(for_all, number)
         own = _without(overlaid(overlay.own, overlay.command), "name")
-        tree = overlaid(_with_kept(base, own), _without_model(for_all))
-        stages.append(_stage(overlay, overlaid(tree, overlay.command), number, layers[-1].spelling, faults))
-    found = tuple(stage for stage in stages if stage is not None)
-    if found and len(found) == len(overlays) == max(overlays) + 1:
-        faults += [Fault(path, what) for path, what in faults_of(found)]
-    over = _without_model(for_all)
-    merged = [
-        overlaid(overlay.own if "average" in overlay.own else overlaid(overlay.own, over), overlay.command)
-        for overlay in overlays.values()
-    ]
-    return Staged(found, {**base, KEY: merged}, _origins(layers))
+        tree = overlaid(overlaid(_with_kept(base, own), over), overlay.command)
+        spelling = _spelling(layers[-1], number)
+        stages.append(_stage(overlay, tree, number, spelling, faults))
+        below_command = overlay.own if "average" in overlay.own else overlaid(overlay.own, over)
+        merged.append(overlaid(below_command, overlay.command))
+        as_words(merged[-1], stages[-1].run, spelling)
+        as_words(base, stages[-1].run, _spelling(layers[-1], None))
+    if all("average" in overlay for overlay in merged):  # no stage has told what is wrong with the rest
+        build(RunConfig, base, path="", faults=faults, spelling=layers[-1].spelling)
+    _add_faults_between(stages, faults)
+    return Staged(tuple(stages), {**base, STAGES: merged})
 
 
-def _overlays(layers: Sequence[Layer], faults: list[Fault]) -> dict[int, _Overlay]:
-    """The overlays by number, without those that are none."""
-    lists = [layer.tree[KEY] for layer in layers[:-1] if KEY in layer.tree]
+def _add_faults_between(stages: Sequence[Stage], faults: list[Fault]) -> None:
+    """Adds what is wrong with the series, but for what follows from faults that are told already."""
+    told = [fault.path for fault in faults]
+    is_named = all(stage.name for stage in stages)
+    for path, what in faults_of(stages):
+        is_told = any(path == one or path.startswith(f"{one}.") for one in told)
+        if not is_told and (is_named or ".average." not in path):
+            faults.append(Fault(path, what))
+
+
+def _overlays(layers: Sequence[Layer], faults: list[Fault]) -> list[_Overlay | None]:
+    """The overlay of each stage; None where it is no mapping, which ``faults`` then say."""
+    lists = [layer.tree[STAGES] for layer in layers[:-1] if STAGES in layer.tree]
     if not lists or not isinstance(lists[-1], list) or not lists[-1]:
         got = f"got {shown(lists[-1])}; " if lists else "there are none to lay values over; "
-        faults.append(Fault(KEY, f"{got}expected a list of mappings, one for each stage, in a file"))
-        return {}
-    given = layers[-1].tree.get(KEY, {})
+        faults.append(Fault(STAGES, f"{got}expected a list of mappings, one for each stage, in a file"))
+        return []
+    given = layers[-1].tree.get(STAGES, {})
     commands = given if isinstance(given, Mapping) else {"": given}
     wrong = [key for key, value in commands.items() if not _is_place(key, len(lists[-1]), value)]
     faults += [
-        Fault(f"{KEY}[{key}]" if key else KEY, f"write {KEY}[0].key=value to {KEY}[{len(lists[-1]) - 1}].key=value")
+        Fault(
+            placed(f"{STAGES}.{key}") if key else STAGES,
+            f"write {STAGES}[0].key=value to {STAGES}[{len(lists[-1]) - 1}].key=value",
+        )
         for key in wrong
     ]
-    found = {}
+    found: list[_Overlay | None] = []
     for number, overlay in enumerate(lists[-1]):
         if not isinstance(overlay, Mapping):
-            faults.append(Fault(f"{KEY}[{number}]", f"got {shown(overlay)}; expected a mapping"))
+            faults.append(Fault(f"{STAGES}[{number}]", f"got {shown(overlay)}; expected a mapping"))
+            found.append(None)
             continue
-        command = {} if wrong else commands.get(str(number), {})
-        found[number] = _Overlay(_expanded(overlay), _expanded(command))
+        command = commands.get(str(number), {}) if str(number) not in wrong else {}
+        found.append(_Overlay(_expanded(overlay), _expanded(command)))
     return found
 
 
 def _is_place(key: str, count: int, value: Any) -> bool:
-    return key.isdecimal() and int(key) < count and isinstance(value, Mapping)
+    return key in map(str, range(count)) and isinstance(value, Mapping)
 
 
 def _expanded(tree: Mapping[str, Any]) -> dict[str, Any]:
     return from_tree(tree, origin="", lines={}).tree
 
 
+def _spelling(layer: Layer, number: int | None) -> dict[str, str]:
+    """How values of the command line were written: of all stages, and of one."""
+    here = f"{STAGES}[{number}]."
+    of_all = {key: text for key, text in layer.spelling.items() if not key.startswith(f"{STAGES}[")}
+    return of_all | {key.removeprefix(here): text for key, text in layer.spelling.items() if key.startswith(here)}
+
+
 def _stage(
     overlay: _Overlay, tree: dict[str, Any], number: int, spelling: Mapping[str, str], faults: list[Fault]
-) -> Stage | None:
-    """One stage; None where anything of it is wrong."""
-    path, own = f"{KEY}[{number}]", overlaid(overlay.own, overlay.command)
-    before = len(faults)
+) -> Stage:
+    """One stage; where its name or run is wrong, without that, so that the others can be checked against it."""
+    path, own = f"{STAGES}[{number}]", overlaid(overlay.own, overlay.command)
     name = own.get("name")
     if not isinstance(name, str):
         what = "missing; give" if "name" not in own else f"got {shown(name)}; expected"
@@ -117,8 +139,6 @@ def _stage(
         run: Any = _average(own, path, faults)
     else:
         run = _run(tree, own, path, spelling, faults)
-    if len(faults) > before:
-        return None
     task = own.get("task", {})
     is_own = isinstance(task, Mapping) and (
         "model" in _innermost(task) or _innermost(task).get("weights") == "scratch"
@@ -127,6 +147,7 @@ def _stage(
 
 
 def _average(own: Mapping[str, Any], path: str, faults: list[Fault]) -> Average | None:
+    """The average of a stage; with a wrong share, at least the stages that it names."""
     for key in own:
         if key not in ("name", "average"):
             faults.append(Fault(f"{path}.{key}", "an average trains nothing; leave it out"))
@@ -135,7 +156,7 @@ def _average(own: Mapping[str, Any], path: str, faults: list[Fault]) -> Average 
         faults.append(Fault(f"{path}.average", f"got {shown(tree)}; expected a mapping such as {{alpha: 0.5}}"))
         return None
     found: Average | None = build(Average, tree, path=f"{path}.average", faults=faults, spelling={})
-    return found
+    return found or Average(**{key: tree[key] for key in ("start", "end") if isinstance(tree.get(key), str)})
 
 
 def _run(
@@ -144,12 +165,15 @@ def _run(
     """The run of a stage; a fault of what all stages have in common is told once, at its own path."""
     if "output_dir" in own:
         faults.append(Fault(f"{path}.output_dir", "a stage is a folder in output_dir of them all; leave it out"))
+    if STAGES in own:
+        faults.append(Fault(f"{path}.{STAGES}", "a stage holds no stages; write them one after another"))
     found: list[Fault] = []
-    run: RunConfig | None = build(RunConfig, _without(tree, "name"), path="", faults=found, spelling=spelling)
+    tree = _without(_without(tree, "name"), STAGES)
+    run: RunConfig | None = build(RunConfig, tree, path="", faults=found, spelling=spelling)
     for fault in found:
-        placed = fault if not _is_of(fault.path, own) else Fault(f"{path}.{fault.path}".rstrip("."), fault.what)
-        if placed not in faults:
-            faults.append(placed)
+        moved = fault if not _is_of(fault.path, own) else Fault(f"{path}.{fault.path}".rstrip("."), fault.what)
+        if moved not in faults:
+            faults.append(moved)
     return None if found else run
 
 
@@ -159,6 +183,7 @@ def _is_of(path: str, own: Mapping[str, Any]) -> bool:
     for depth, key in enumerate(path.split(".") if path else []):
         if not isinstance(tree, Mapping):
             return True
+        key = key.partition("[")[0]
         if key not in tree:
             return depth > 0 and "name" in tree  # the overlay names the component that lacks it
         tree = tree[key]
@@ -175,7 +200,7 @@ def _with_kept(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any
     if kind is None:
         return overlaid(base, own)
     kept = {key: was[key] for key in _KEPT if key in was and key in schema.hints(kind)}
-    return overlaid(base, {**own, "task": _replaced_inside(task, {**kept, **inside})})
+    return overlaid(base, {**own, "task": _replaced_inside(task, overlaid(kept, inside))})
 
 
 def _innermost(task: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -194,23 +219,18 @@ def _without(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if name != key}
 
 
-def _without_model(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What the command line says of every stage: a model is that of the first, from which the others follow."""
-    task = tree.get("task")
-    rest = _without(tree, "output_dir")
-    if not isinstance(task, Mapping):
-        return rest
-    inside = _without(task, "model")
-    return {**rest, "task": inside} if inside else _without(rest, "task")
+def _for_stage(for_all: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """What the command line says of every stage: where to start is said of the first, from which the others follow."""
+    found, task = _without(for_all, "output_dir"), for_all.get("task")
+    if number and isinstance(task, Mapping):
+        inside = _without_start(task)
+        return {**found, "task": inside} if inside else _without(found, "task")
+    return found
 
 
-def _origins(layers: Sequence[Layer]) -> dict[str, str]:
-    """Where values were written, stages as ``stages[1].optimizer.lr``."""
-    found: dict[str, str] = {}
-    for layer in layers:
-        for path, origin in layer.origins.items():
-            key, _, rest = path.partition(".")
-            number, _, rest = rest.partition(".")
-            is_inside = key == KEY and number.isdecimal()
-            found[f"{KEY}[{number}]" + (f".{rest}" if rest else "") if is_inside else path] = origin
+def _without_start(task: Mapping[str, Any]) -> dict[str, Any]:
+    found = _without(_without(task, "model"), "weights")
+    if isinstance(task.get("base"), Mapping):
+        inside = _without_start(task["base"])
+        return {**found, "base": inside} if inside else _without(found, "base")
     return found

@@ -15,7 +15,7 @@ from ..errors import FinetuneError
 from ..run_config import RunConfig
 from . import schema
 from .faults import Fault
-from .layers import Unreachable, unreachable_fault
+from .layers import STAGES, Unreachable, unreachable_fault
 from .trainer_names import advice
 
 # Strict: true is no 1, 2.0 is no 2, '3' is no 3; an int where a number is meant is one.
@@ -67,6 +67,19 @@ def plain(value: Any) -> Any:
     return value
 
 
+def as_words(tree: dict[str, Any], built: Any, spelling: Mapping[str, str]) -> None:
+    """Puts into ``tree`` the words that ``built`` has of the command line, where they look like something else."""
+    for path, text in spelling.items():
+        *parents, last = path.split(".")
+        inside: Any = tree
+        value = built
+        for parent in parents:
+            inside = inside.get(parent) if isinstance(inside, dict) else None
+            value = getattr(value, parent, None)
+        if isinstance(inside, dict) and last in inside and getattr(value, last, None) == text:
+            inside[last] = text
+
+
 def _value(owner: type, key: str, value: Any, *, path: str, faults: list[Fault], spelling: Mapping[str, str]) -> Any:
     if isinstance(value, Unreachable):
         faults.append(Fault(path, unreachable_fault(value)))
@@ -84,7 +97,10 @@ def _value(owner: type, key: str, value: Any, *, path: str, faults: list[Fault],
         return value
     before, hint = len(faults), schema.hints(owner)[key]
     if isinstance(value, list):
-        value = tuple(_item(owner, key, item, path=path, faults=faults, spelling=spelling) for item in value)
+        value = tuple(
+            _item(owner, key, item, path=f"{path}[{number}]", faults=faults, spelling=spelling)
+            for number, item in enumerate(value)
+        )
     return None if len(faults) > before else _leaf(hint, value, path=path, faults=faults, spelling=spelling)
 
 
@@ -115,7 +131,7 @@ def _leaf(hint: Any, value: Any, *, path: str, faults: list[Fault], spelling: Ma
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
         said = [item["msg"].removeprefix("Value error, ") for item in error.errors() if item["type"] == "value_error"]
-    if path in spelling and not isinstance(value, str):
+    if path in spelling and not isinstance(value, (str, Mapping, list, tuple)):
         # On the command line nothing is quoted: output_dir=2024 is a word.
         with suppress(ValidationError):
             return _adapter(hint).validate_python(spelling[path])
@@ -161,7 +177,7 @@ def _expected_at(owner: type, key: str) -> str:
 
 def _unknown(owner: type, key: str, value: Any, *, at: str) -> str:
     """What to say about a key that does not exist here: Trainer's name for it, the nearest, or where it belongs."""
-    known = list(schema.hints(owner))
+    known = [*schema.hints(owner), *([STAGES] if owner is RunConfig else [])]
     holder = schema.name_of(owner) or (at.rpartition(".")[2] if at else "the configuration")
     told = advice(key, value)
     near = "" if told else nearest(key, known)

@@ -13,6 +13,7 @@ from ..errors import ConfigError
 MAX_BYTES = 1_000_000
 MAX_VALUES = 20_000  # counted after aliases are followed, so that a small file cannot describe a huge one
 MAX_DEPTH = 30
+_TOO_MANY = f"more than {MAX_VALUES:,} values once its aliases are followed"
 
 _TAG = "tag:yaml.org,2002:"
 _PATTERNS = {
@@ -36,14 +37,17 @@ class _Loader(yaml.SafeLoader):
     """Few things but words: ``yes``, ``no``, ``on``, ``off``, dates and ``1:30`` stay words, ``3e-5`` is a number."""
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {}
-    depth = 0
+    depth = num_nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth += 1
-        if self.depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(
-                problem=f"nested deeper than {MAX_DEPTH}", problem_mark=self.peek_event().start_mark
-            )
+        self.num_nodes += 1
+        for count, most, what in (
+            (self.depth, MAX_DEPTH, f"nested deeper than {MAX_DEPTH}"),
+            (self.num_nodes, MAX_VALUES, _TOO_MANY),
+        ):
+            if count > most:
+                raise yaml.MarkedYAMLError(problem=what, problem_mark=self.peek_event().start_mark)
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -82,7 +86,7 @@ def read_text(text: str, *, origin: str) -> Document:
     if node is None:
         raise ConfigError(f"{origin}: empty. Write 'key: value' lines, or leave the file out.")
     reader = _Reader(origin)
-    tree = reader.value(node, "")
+    tree = reader.read(node)
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin}: a {_kind_of(tree)} at the top level; expected 'key: value' lines.")
     return Document(tree, reader.lines)
@@ -97,7 +101,7 @@ def read_value(text: str) -> Any:
     text = text.strip()
     if text[:1] in tuple("[{'\""):
         node = _composed(text, repr(text))
-        return _Reader(repr(text)).value(node, "") if node is not None else None
+        return _Reader(repr(text)).read(node) if node is not None else None
     # Not parsed as a document: 'runs/a #1' has no comment, and '*' is no alias.
     return _scalar(yaml.ScalarNode(_implicit_tag(text), text))
 
@@ -125,13 +129,25 @@ class _Reader:
         self.lines: dict[str, int] = {}
         self.num_values = 0
         self.open: set[int] = set()
+        self.faults: list[str] = []
+
+    def read(self, node: yaml.Node) -> Any:
+        """The value of the whole.
+
+        Raises:
+            ConfigError: Everything that is refused in it.
+        """
+        found = self.value(node, "")
+        if self.faults:
+            raise ConfigError("\n".join(self.faults))
+        return found
 
     def value(self, node: yaml.Node, path: str) -> Any:
         self.num_values += 1
         if self.num_values > MAX_VALUES:
-            raise self.fault(node, f"more than {MAX_VALUES:,} values once its aliases are followed")
+            raise ConfigError("\n".join([*self.faults, self.said(node, _TOO_MANY)]))
         if id(node) in self.open:
-            raise self.fault(node, "an alias to something that holds it")
+            return self.fault(node, "an alias to something that holds it")
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node)
         self.open.add(id(node))
@@ -141,34 +157,45 @@ class _Reader:
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
         if node.tag.removeprefix(_TAG) not in {*_PATTERNS, "str"}:
-            raise self.fault(node, f"the tag {node.tag.replace(_TAG, '!!')}; only plain values are read")
+            return self.tag_fault(node)
         try:
             return _scalar(node)
-        except ValueError as error:
-            raise self.fault(node, f"{node.value!r} is no {node.tag.removeprefix(_TAG)}") from error
+        except ValueError:
+            return self.fault(node, f"{node.value[:40]!r} is no {node.tag.removeprefix(_TAG)} that can be read")
 
     def mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
         if node.tag != _TAG + "map":
-            raise self.fault(node, f"the tag {node.tag.replace(_TAG, '!!')}; only plain values are read")
+            self.tag_fault(node)
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self.value(key_node, path)
             if not isinstance(key, str):
-                raise self.fault(key_node, f"the key {key!r} is no word")
+                self.fault(key_node, f"the key {repr(key)[:40]} is no word")
+                continue
             here = f"{path}.{key}" if path else key
             if key in found:
-                raise self.fault(key_node, f"{here} is given twice (first on line {self.lines[here]})")
+                self.fault(key_node, f"{here} is given twice (first on line {self.lines[here]})")
             self.lines[here] = key_node.start_mark.line + 1
             found[key] = self.value(value_node, here)
         return found
 
     def sequence(self, node: yaml.Node, path: str) -> list[Any]:
         if node.tag != _TAG + "seq":
-            raise self.fault(node, f"the tag {node.tag.replace(_TAG, '!!')}; only plain values are read")
-        return [self.value(item, f"{path}.{index}") for index, item in enumerate(node.value)]
+            self.tag_fault(node)
+        found = []
+        for index, item in enumerate(node.value):
+            self.lines[f"{path}[{index}]"] = item.start_mark.line + 1
+            found.append(self.value(item, f"{path}[{index}]"))
+        return found
 
-    def fault(self, node: yaml.Node, what: str) -> ConfigError:
-        return ConfigError(f"{self.origin} line {node.start_mark.line + 1}: {what}. Correct that line.")
+    def tag_fault(self, node: yaml.Node) -> None:
+        self.fault(node, f"the tag {node.tag.replace(_TAG, '!!')}; only plain values are read")
+
+    def fault(self, node: yaml.Node, what: str) -> None:
+        self.faults.append(self.said(node, what))
+
+    def said(self, node: yaml.Node, what: str) -> str:
+        return f"{self.origin} line {node.start_mark.line + 1}: {what}. Correct that line."
 
 
 def _implicit_tag(text: str) -> str:

@@ -30,11 +30,11 @@ class Curriculum:
             training data by its name; ``Column``, ``TeacherLoss`` or ``DataMapScore``; or, in Python, a function
             that takes the training split's store and gives (examples,) numbers, higher for harder.
         pacing: Share visible at t, for start s and duration T, with x = min(1, t/T): ``linear`` s + (1-s)x; ``root``
-            (s^p + (1-s^p)x)^(1/p) for power p, with 2 the best of Platanios et al. 2019 (section 3.2); ``competence``
-            as root, but by their difficulties, which are cumulative shares: equally difficult examples come together
-            (their section 3.1; their s is 0.01); ``geometric`` s^(1-x) (Penha & Hauff 2020); ``step`` linear, in
-            ``stages`` stairs (baby steps); ``exponential`` s + (1-s)(e^(10x) - 1)/(e^10 - 1) and ``logarithmic``
-            s + (1-s)(1 + ln(x + e^-10)/10) (both Wu et al. 2021).
+            (s^p + (1-s^p)x)^(1/p) for power p, with 2 the best of Platanios et al. 2019; ``competence`` as root, but
+            by their difficulties, which are cumulative shares: equally difficult examples come together;
+            ``geometric`` s^(1-x) (Penha & Hauff 2020); ``step`` linear, in ``stages`` stairs (baby steps);
+            ``exponential`` s + (1-s)(e^(10x) - 1)/(e^10 - 1) and ``logarithmic`` s + (1-s)(1 + ln(x + e^-10)/10)
+            (both Wu et al. 2021).
         order: ``easy_first``, ``hard_first`` or ``random`` (the control).
         start: Share visible at step 0.
         until: When all examples are visible; a percentage is of the run.

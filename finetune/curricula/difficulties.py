@@ -50,7 +50,7 @@ class TeacherLoss:
 
 @dataclass(frozen=True, kw_only=True)
 class DataMapScore:
-    """What an earlier run on the same data noted of each example (Swayamdipta et al. 2020, section 2).
+    """What an earlier run on the same data noted of each example (Swayamdipta et al. 2020, arXiv 2009.10795).
 
     Args:
         run: The run folder, with ``data_map.safetensors``.

@@ -14,7 +14,7 @@ Chunks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
 
 def rarity(chunks: Chunks) -> np.ndarray:
-    """How rare the tokens of a text are, in nats: the sum of -log p(w) (Platanios et al. 2019, section 3.1).
+    """How rare the tokens of a text are, in nats: the sum of -log p(w) (Platanios et al. 2019, arXiv 1903.09848).
 
     p(w) is the share of w among all tokens of the split. Long texts are rarer; ``tf_idf`` leaves length out.
 

@@ -25,7 +25,9 @@ def read_parquet(path: Path, source: str) -> Rows:
     if path.stat().st_size == 0:
         raise DataError(f"{source} is empty (zero bytes).")
     try:
-        dataset = Dataset(InMemoryTable(pyarrow.parquet.read_table(path, partitioning=None)))
+        table = pyarrow.parquet.read_table(path, partitioning=None)
+        table.validate(full=True)  # else texts that are no UTF-8, or end beyond the file, are found when they are used
+        dataset = Dataset(InMemoryTable(table))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{source} cannot be read as parquet ({_line(error)}). Write it again.") from error
     return from_dataset(dataset, source, folder=path.absolute().parent)

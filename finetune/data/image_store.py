@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .kept_images import Keeping, KeptImages
+    from .rows import Fault
     from .store import Batch
     from .table import Table
 
@@ -70,6 +71,11 @@ class ImageStore:
     def fingerprint(self) -> str:
         """Of the data, before any transform."""
         return self.table.fingerprint
+
+    @property
+    def skipped(self) -> tuple[Fault, ...]:
+        """Rows that ``bad_rows: skip`` left out."""
+        return self.table.skipped
 
     def column(self, name: str) -> np.ndarray:
         """A column of the source by name, (examples,).

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
-from functools import cache
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 50_000_000
+_AT_ONCE = 1000  # pictures that threads are given at a time
 _EDGE = 4096  # bytes of the start and the end of a file that its digest and the truncation check look at
 # Formats that cameras, phones and data sets use. PIL knows more, and some of those start other programs (EPS).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
@@ -40,22 +45,41 @@ def decoded(value: Any, *, folder: Path, where: str) -> Image:
             return _rgb(_upright(picture))
     except Exception as error:  # PIL's decoders raise a dozen kinds, most without the name of the file
         reason = _reason(error)
-    raise DataError(f"{where}: {reason}. Replace or remove the picture.")
+    raise DataError(
+        f"{where}: {reason}. Replace or remove the picture, or set task.data.bad_rows: skip, which decodes all "
+        "pictures before training."
+    )
 
 
-def scan(rows: Rows, column: str) -> tuple[list[bytes], list[Fault]]:
-    """Look at every picture's header, size and end, without decoding the sound ones.
+def scan(rows: Rows, column: str, *, decodes: bool = False) -> tuple[list[bytes], list[Fault]]:
+    """Look at every picture's header, size and end.
+
+    Args:
+        rows: With the pictures.
+        column: That they are in.
+        decodes: Every one of them, in as many threads as there are processors; else only those that do not end as
+            their format says, and some that are broken inside pass for sound.
 
     Returns:
         The digest of each picture (size, first and last 4 KiB), and the pictures that cannot be used.
     """
     digests, faults = [], []
-    for position, value in enumerate(rows.columns[column]):
-        digest, reason = _inspected(value, rows.folder)
+    for position, (digest, reason) in enumerate(_all_inspected(rows, column, decodes=decodes)):
         digests.append(digest)
         if reason is not None:
             faults.append(rows.fault(position, reason))
     return digests, faults
+
+
+def _all_inspected(rows: Rows, column: str, *, decodes: bool) -> Iterator[tuple[bytes, str | None]]:
+    inspected = partial(_inspected, folder=rows.folder, decodes=decodes)
+    values = iter(rows.columns[column])
+    if not decodes:
+        yield from map(inspected, values)
+        return
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding gives the interpreter's lock back
+        while some := list(islice(values, _AT_ONCE)):
+            yield from pool.map(inspected, some)
 
 
 def header_size(value: Any, folder: Path) -> tuple[int, int]:
@@ -77,7 +101,7 @@ def content_of(value: Any, folder: Path) -> bytes:
     return xxhash.xxh3_128_digest(value) if isinstance(value, bytes) else b""
 
 
-def _inspected(value: Any, folder: Path) -> tuple[bytes, str | None]:
+def _inspected(value: Any, *, folder: Path, decodes: bool) -> tuple[bytes, str | None]:
     import xxhash
 
     value = _plain(value)
@@ -96,7 +120,7 @@ def _inspected(value: Any, folder: Path) -> tuple[bytes, str | None]:
             start = file.read(_EDGE)
             file.seek(0)
             digest = xxhash.xxh3_128_digest(size.to_bytes(8, "little") + start + end)
-            return digest, _fault(file, start, end, size)
+            return digest, _fault(file, start, end, size, decodes=decodes)
     except OSError as error:
         return b"", f"cannot be read ({error.strerror or error})"
 
@@ -107,12 +131,14 @@ def _file(path: Path) -> io.BufferedReader:
     return path.open("rb")
 
 
-def _fault(file: Any, start: bytes, end: bytes, size: int) -> str | None:
+def _fault(file: Any, start: bytes, end: bytes, size: int, *, decodes: bool) -> str | None:
     try:
         picture = _opened(file, Path())
         reason = _refused(picture)
-        if reason is None and not _ends(picture.format, start, end, size):
+        if reason is None and (decodes or not _ends(picture.format, start, end, size)):
             picture.load()
+        if reason is None and decodes:
+            _rgb(_upright(picture))
         return reason
     except Exception as error:  # as in ``decoded``
         return _reason(error)

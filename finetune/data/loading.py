@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator, Sequence
-from multiprocessing.connection import wait
 from queue import Full, Queue
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import FinetuneError
 from ..orphans import die_with_parent
+from .loading_faults import Making, told_of_examples, told_of_senders
 from .store import Draw, Store
 
 if TYPE_CHECKING:
     from .store import Batch
 
-_TIMEOUT_S = 300  # of a loader process; torch's default waits for ever for one that hangs
+_TIMEOUT_S = 300  # for what a loader process makes; torch's default waits for ever for one that hangs
+_GONE_S = 5  # for a process to end that was killed
 _CPU = torch.device("cpu")
 
 
@@ -30,8 +32,13 @@ def weighted_batch(store: Store, draws: Sequence[Draw]) -> Batch:
 
     Every rank must run every forward (else DDP and FSDP wait for ever), so a rank without examples runs
     one that counts for nothing.
+
+    Raises:
+        DataError: They cannot be made; names the first that cannot.
     """
-    batch = store.batch(draws or [Draw(0, 0, 0)])
+    those = draws or [Draw(0, 0, 0)]
+    with told_of_examples(store, those):
+        batch = store.batch(those)
     weight = 1.0 if draws else 0.0
     return {**batch, "weights": torch.full((len(draws) or 1,), weight)}
 
@@ -43,6 +50,7 @@ def updates(
     steps: range,
     workers: int,
     device: torch.device = _CPU,
+    timeout_s: float = _TIMEOUT_S,
 ) -> Generator[list[Batch], None, None]:
     """The micro-batches of each step in turn.
 
@@ -52,16 +60,17 @@ def updates(
         steps: From where the run stands to its end.
         workers: Loader processes; the batches do not depend on how many. They end when the generator is closed.
         device: Where the batches go. For a GPU they are made ahead, in memory that it can copy from by itself.
+        timeout_s: How long a loader process may take for a step.
 
     Raises:
-        FinetuneError: As the store raised it.
-        RuntimeError: A loader process has ended.
+        FinetuneError: As the store raised it; DataError for whatever else it raised.
+        RuntimeError: A loader process has ended or hangs; a note says what it made then.
     """
     is_pinned = device.type == "cuda"
     if is_pinned:
         store = getattr(store, "leaving_bytes", store)  # images are scaled there, by ``moved``
     if workers:
-        return _from_processes(store, cuts, steps=steps, workers=workers, pin=is_pinned)
+        return _from_processes(store, cuts, steps=steps, workers=workers, pin=is_pinned, timeout_s=timeout_s)
     here = ([weighted_batch(store, draws) for draws in cuts(step)] for step in steps)
     return ahead(here, ready=_pinned) if is_pinned else here
 
@@ -113,28 +122,37 @@ def _pinned(batches: list[Batch]) -> list[Batch]:
 class _Steps(Dataset):  # type: ignore[type-arg]
     """The micro-batches of one rank, addressed by step."""
 
-    def __init__(self, store: Store, cuts: Callable[[int], Sequence[Sequence[Draw]]]) -> None:
+    def __init__(self, store: Store, making: Making) -> None:
         self._store = store
-        self._cuts = cuts
+        self._making = making
 
     def __getitem__(self, step: int) -> list[Batch] | FinetuneError:
         try:
-            return [weighted_batch(self._store, draws) for draws in self._cuts(step)]
+            return self._making.batches(step, lambda draws: weighted_batch(self._store, draws))
         except FinetuneError as error:
+            if error.__cause__ is not None:  # which is not sent
+                error.add_note("".join(traceback.format_exception(error.__cause__)))
             return error  # as a value: one that is raised in a loader process arrives with a traceback as its message
 
 
 def _from_processes(
-    store: Store, cuts: Callable[[int], Sequence[Sequence[Draw]]], *, steps: range, workers: int, pin: bool
+    store: Store,
+    cuts: Callable[[int], Sequence[Sequence[Draw]]],
+    *,
+    steps: range,
+    workers: int,
+    pin: bool,
+    timeout_s: float,
 ) -> Generator[list[Batch], None, None]:
     """As ``updates`` has it, made in loader processes."""
+    making = Making(store, cuts, workers=workers)
     loader = DataLoader(
-        _Steps(store, cuts),
+        _Steps(store, making),
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,
         num_workers=workers,
-        timeout=_TIMEOUT_S,
+        timeout=timeout_s,
         pin_memory=pin,
         multiprocessing_context="fork",  # the cuts are a closure
         generator=torch.Generator().manual_seed(0),  # else the loader draws from the global generator
@@ -142,21 +160,16 @@ def _from_processes(
     )
     iterator: Any = iter(loader)
     try:
-        for batches in iterator:
-            if isinstance(batches, FinetuneError):
-                raise batches
-            yield batches
-    except (ConnectionError, EOFError, FileNotFoundError) as fault:
-        # A tensor that was under way when its sender died; the data's own missing file is raised by a live one.
-        sentinels = {process.sentinel: str(process.pid) for process in iterator._workers}
-        lost = [sentinels[sentinel] for sentinel in wait(sentinels, timeout=1)]
-        if not lost:
-            raise
-        raise RuntimeError(f"DataLoader worker (pid(s) {', '.join(lost)}) exited unexpectedly") from fault
+        with making.told([process.pid for process in iterator._workers]), told_of_senders(iterator._workers):
+            for batches in iterator:
+                if isinstance(batches, FinetuneError):
+                    raise batches
+                yield batches
     finally:  # else they live for as long as anyone holds the exception that ended the run
         iterator._shutdown_workers()
         for process in iterator._workers:
             process.kill()
+            process.join(_GONE_S)  # so that none is left as a zombie
 
 
 def _outlive_signals(worker: int) -> None:

@@ -14,6 +14,7 @@ from .store import Draw
 from .text_store import TextStore
 
 if TYPE_CHECKING:
+    from .rows import Fault
     from .store import Batch
 
 
@@ -61,6 +62,11 @@ class MaskedStore:
     def share_left_out(self) -> float:
         """Of all tokens that the texts have, those that were cut."""
         return self.texts.share_left_out
+
+    @property
+    def skipped(self) -> tuple[Fault, ...]:
+        """Rows that ``bad_rows: skip`` left out."""
+        return self.texts.skipped
 
     def column(self, name: str) -> np.ndarray:
         """A column of the source by name, (examples,).

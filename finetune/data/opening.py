@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,10 @@ def read_path(source: str, split: Split) -> Rows:
             return _read_file(path, shown)
     except OSError as error:
         raise DataError(f"{source} cannot be read ({error.strerror or error}).") from error
+    if os.path.lexists(path):
+        raise DataError(
+            f"task.data.{split}: {source!r} is neither a file nor a folder (a pipe, or a link to nothing)."
+        )
     raise DataError(_missing(path, source, split))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from types import MappingProxyType
 from typing import Any
 
@@ -34,7 +36,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "pydocs": Preset(None, text="text"),
         "pynames": Preset(None, text="tokens", label="tags"),
+        "pypairs": Preset(None, text=("function", "text")),
+        "pytopics": Preset(None, text="text", label="labels"),
+        "pypages": Preset(None, text="text"),
+        "pyquestions": Preset(None, text=("question", "context"), label="answers"),
         "digits": Preset(None, image="image"),
+        "digit_sets": Preset(None, image="image", label="labels"),
         "sst2": Preset("stanfordnlp/sst2", text="sentence", splits=_GLUE),
         "cola": Preset("nyu-mll/glue:cola", text="sentence", splits=_GLUE),
         "mrpc": Preset("nyu-mll/glue:mrpc", text=("sentence1", "sentence2")),
@@ -55,6 +62,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "cifar100": Preset("uoft-cs/cifar100", image="img", label="fine_label", splits=_HELD_OUT),
         "mnist": Preset("ylecun/mnist", image="image", splits=_HELD_OUT),
         "beans": Preset("AI-Lab-Makerere/beans", image="image", label="labels"),
+        "squad": Preset("rajpurkar/squad", text=("question", "context"), label="answers", splits=_GLUE),
     }
 )
 
@@ -69,7 +77,7 @@ def resolved(data: Data, *, images: bool) -> Data:
         return data
     preset = PRESETS.get(data.name)
     if preset is None:
-        if "/" not in data.name or data.name.startswith((".", "/", "~")):
+        if "/" not in data.name or data.name.startswith((".", "/", "~")) or _path(data.name):
             raise DataError(_unknown(data.name))
         return data
     if (preset.image is not None) != images:
@@ -99,22 +107,20 @@ def offline_rows(name: str, split: str) -> Rows | None:
 
 
 def _offline(name: str) -> Mapping[str, Mapping[str, Any]]:
-    if name == "pydocs":
-        from . import pydocs
+    return import_module(f".{name}", __package__).few_shot()
 
-        return pydocs.few_shot()
-    if name == "pynames":
-        from . import pynames
 
-        return pynames.few_shot()
-    from . import digits
-
-    return digits.few_shot()
+def _path(name: str) -> str:
+    """The file or folder of that name, or ``""``; ``datasets`` would read it in place of the Hub's set."""
+    return next((path for path in (name, name.partition(":")[0]) if os.path.exists(os.path.expanduser(path))), "")
 
 
 def _unknown(name: str) -> str:
     if name.lower().endswith((".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL)):
         return f"task.data: {name!r} is a file, not a name. Write task.data.train={name}."
+    if path := _path(name):
+        kind = "folder" if os.path.isdir(os.path.expanduser(path)) else "file"
+        return f"task.data: {path!r} is a {kind}, not a name. Write task.data.train={path}."
     return (
         f"task.data: no data set is called {name!r}{nearest(name, PRESETS)}. Give one of {listed(PRESETS, most=30)}, "
         "a Hub data set ('owner/name'), or a mapping with train: a file or folder."

@@ -123,9 +123,31 @@ def _texts(module: str) -> Iterator[str]:
             tree = ast.parse(source.read())
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                text = _first_paragraph(ast.get_docstring(node, clean=False) or "")
-                if MIN_WORDS <= len(text.split()) <= MAX_WORDS and ">>>" not in text:
+                text = paragraph_of(node)
+                if text is not None:
                     yield text
+
+
+def functions(module: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """All of a module or package, in the order of its sources."""
+    for path in _sources(module):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield node
+
+
+def paragraph_of(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
+    """The first paragraph of its docstring, if it has 5 to 60 words."""
+    text = _first_paragraph(ast.get_docstring(node, clean=False) or "")
+    return text if MIN_WORDS <= len(text.split()) <= MAX_WORDS and ">>>" not in text else None
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
+    """Their names, without that of the object or class itself."""
+    found = function.args
+    extra = [argument for argument in (found.vararg, found.kwarg) if argument is not None]
+    names = [argument.arg for argument in (*found.posonlyargs, *found.args, *found.kwonlyargs, *extra)]
+    return tuple(name for name in names if name not in ("self", "cls", "mcls"))
 
 
 def _sources(module: str) -> list[Path]:

@@ -7,15 +7,13 @@ text alone does not tell (``key`` or ``value`` are words, too); a ``name`` is wr
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache
 from typing import NamedTuple
 
-from ..errors import DataError
-from ..randomness import generator
 from . import pydocs
+from .offline import columns, dealt
 
 _ENGLISH = frozenset("all an and any as at be by do for from how if in is it no not of on or so the to up us".split())
 _WORD = re.compile(r"\w+|[^\w\s]")
@@ -40,10 +38,11 @@ class Tagged(NamedTuple):
 def sentences() -> tuple[Tagged, ...]:
     """Every text with at least one such name, each once, sorted; equal for equal Pythons. Nothing is imported."""
     found = {
-        text: tagged(text, parameters=parameters)
+        text: tagged(text, parameters=_own(pydocs.parameters_of(function)))
         for modules in pydocs.CHAPTERS.values()
         for module in modules.split()
-        for text, parameters in _documented(module)
+        for function in pydocs.functions(module)
+        if (text := pydocs.paragraph_of(function)) is not None
     }
     return tuple(found[text] for text in sorted(found) if set(found[text].tags) != {"O"})
 
@@ -51,24 +50,13 @@ def sentences() -> tuple[Tagged, ...]:
 def few_shot(
     *, train: int = 400, validation: int = 150, test: int = 400
 ) -> dict[str, dict[str, list[tuple[str, ...]]]]:
-    """Disjoint splits: ``{split: {"tokens": [...], "tags": [...]}}``; a smaller training split starts a larger one.
+    """Disjoint splits: ``{split: {"tokens": [...], "tags": [...]}}``.
 
     Raises:
         DataError: There are too few.
     """
-    every, sizes = sentences(), {"test": test, "validation": validation, "train": train}
-    if len(every) < sum(sizes.values()):
-        raise DataError(
-            f"pynames: the docstrings of this Python give {len(every)} sentences, and {sum(sizes.values())} are "
-            "needed. It came without the sources of its standard library; use your own data: "
-            "task.data={train: FILE.conll, validation: FILE.conll}."
-        )
-    order = iter(generator(0, "pynames").permutation(len(every)))
-    splits = {}
-    for name, size in sizes.items():
-        rows = [every[next(order)] for _ in range(size)]
-        splits[name] = {"tokens": [row.tokens for row in rows], "tags": [row.tags for row in rows]}
-    return {name: splits[name] for name in ("train", "validation", "test")}
+    splits = dealt(sentences(), name="pynames", unit="sentences", train=train, validation=validation, test=test)
+    return {name: columns(rows) for name, rows in splits.items()}
 
 
 def tagged(text: str, *, parameters: frozenset[str]) -> Tagged:
@@ -93,20 +81,6 @@ def tagged(text: str, *, parameters: frozenset[str]) -> Tagged:
     return Tagged(tuple(word[0] for word in words), tuple(tags))
 
 
-def _documented(module: str) -> Iterator[tuple[str, frozenset[str]]]:
-    """First paragraphs of functions, with the names of their parameters."""
-    for path in pydocs._sources(module):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                text = pydocs._first_paragraph(ast.get_docstring(node, clean=False) or "")
-                if pydocs.MIN_WORDS <= len(text.split()) <= pydocs.MAX_WORDS and ">>>" not in text:
-                    yield text, frozenset(_parameters(node.args))
-
-
-def _parameters(signature: ast.arguments) -> Iterator[str]:
+def _own(parameters: Iterable[str]) -> frozenset[str]:
     """Those whose names could not be plain English words that are everywhere, nor single letters."""
-    extra = [argument for argument in (signature.vararg, signature.kwarg) if argument is not None]
-    for argument in (*signature.posonlyargs, *signature.args, *signature.kwonlyargs, *extra):
-        name = argument.arg
-        if len(name) > 1 and name not in ("self", "cls", "mcls") and name not in _ENGLISH:
-            yield name
+    return frozenset(name for name in parameters if len(name) > 1 and name not in _ENGLISH)

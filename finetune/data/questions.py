@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,11 +85,11 @@ def read_questions(data: Data, split: Split, *, train: Questions | None = None) 
 def _held_out(whole: Questions, shares: Mapping[str, float], split: Split) -> Questions:
     """A part of train, by texts: questions about one text stay together."""
     table = whole.table
-    texts = Table(table.rows, table.positions, text=table.text[1:])
+    texts = replace(table, text=table.text[1:])
     part = held_out(texts, shares)[split]
     indices = np.searchsorted(table.positions, part.positions)
     answers = None if whole.answers is None else tuple(whole.answers[index] for index in indices.tolist())
-    return Questions(table.subset(indices), answers)
+    return Questions(replace(part, text=table.text), answers)
 
 
 def _read(data: Data, split: Split) -> Questions:
@@ -97,7 +97,7 @@ def _read(data: Data, split: Split) -> Questions:
         raise DataError(f"task.data has no {split} split. Set task.data.{split}.")
     rows = _rows(data, split)
     (question, context), column = _columns(rows, data, needed=split != "test")
-    faults = [*rows.faults]
+    faults: list[Fault] = []
     for name in (question, context):
         for position, value in enumerate(rows.columns[name][:]):
             if (reason := text_fault(value)) is not None:
@@ -113,12 +113,8 @@ def _read(data: Data, split: Split) -> Questions:
             lacking = [position for position, one in enumerate(answers) if one is None]
             known = {fault.position for fault in faults}
             faults += [rows.fault(place, f"{column!r} is missing") for place in lacking if place not in known]
-    total = len(rows) + sum(fault.rows for fault in rows.faults)
-    skipped = settle(faults, total=total, bad_rows=data.bad_rows, source=rows.source)
-    kept = [position for position in range(len(rows)) if position not in skipped]
-    if not kept:
-        raise DataError(f"{rows.source} holds no rows that can be used.")
-    table = Table(rows, np.array(kept, dtype=np.int64), (question, context))
+    kept, skipped = settle(rows, faults, data=data)
+    table = Table(rows, kept, (question, context), skipped=skipped)
     return Questions(table, None if answers is None else tuple(answers[position] or () for position in kept))
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import DataError
+import numpy as np
 
-MOST_SKIPPED = 0.01  # of the rows: more than that is not a stray fault but a broken file
+from ..errors import DataError
+from .spec import Data, share_of
+
 _SHOWN = 5
 
 
@@ -68,34 +70,51 @@ class Rows:
         return Fault(self.number(position), self.where(position), reason, position)
 
 
-def settle(faults: Iterable[Fault], *, total: int, bad_rows: str, source: str) -> set[int]:
+class Settled(NamedTuple):
+    """What becomes of the rows of a source."""
+
+    kept: np.ndarray  # positions of those that are used, (rows,) int64
+    skipped: tuple[Fault, ...]
+
+
+def settle(rows: Rows, faults: Iterable[Fault], *, data: Data) -> Settled:
     """Raise for faulty rows, or skip them with a warning.
 
-    Returns:
-        The positions of the rows that are skipped.
+    Args:
+        rows: As they were read, with what could not be read.
+        faults: Of rows that were read.
+        data: What to do with them.
 
     Raises:
-        DataError: There are faults, and they are not to be skipped, or are too many for that.
+        DataError: There are faults, and they are not to be skipped, or are too many for that; or no row is left.
     """
-    faults = sorted({fault.where: fault for fault in reversed(list(faults))}.values())
-    if not faults:
-        return set()
+    total = len(rows) + sum(fault.rows for fault in rows.faults)
+    found = sorted({fault.where: fault for fault in reversed([*rows.faults, *faults])}.values())
+    if found:
+        _tell(found, total=total, data=data, source=rows.source)
+    lost = {fault.position for fault in found}
+    kept = np.array([position for position in range(len(rows)) if position not in lost], dtype=np.int64)
+    if not len(kept):
+        raise DataError(f"{rows.source} holds no rows that can be used.")
+    return Settled(kept, tuple(found))
+
+
+def _tell(faults: Sequence[Fault], *, total: int, data: Data, source: str) -> None:
     lost = sum(fault.rows for fault in faults)
-    if bad_rows == "error":
-        raise DataError(f"{_described(faults)}{_remedy(lost)}")
-    if lost > MOST_SKIPPED * total:
+    if data.bad_rows == "error":
+        raise DataError(f"{_described(faults)}{_remedy(lost, data.most_bad)}")
+    if lost > (share_of(data.most_bad) or 0) * total + 1e-9:  # 29% of 100 are 28.999...6
         raise DataError(
             f"{source}: {lost} of {total} rows cannot be used, and bad_rows: skip leaves out at most "
-            f"{MOST_SKIPPED:.0%}. {_described(faults)}Fix the rows."
+            f"{data.most_bad} (task.data.most_bad). {_described(faults)}Fix the rows."
         )
     warnings.warn(
-        f"{source}: left out {lost} of {total} rows (bad_rows: skip). {_described(faults)}".rstrip(), stacklevel=2
+        f"{source}: left out {lost} of {total} rows (bad_rows: skip). {_described(faults)}".rstrip(), stacklevel=3
     )
-    return {fault.position for fault in faults if fault.position is not None}
 
 
-def _remedy(lost: int) -> str:
-    return f"Fix the {'row' if lost == 1 else 'rows'}, or set task.data.bad_rows: skip (it leaves out at most 1 %)."
+def _remedy(lost: int, most: str) -> str:
+    return f"Fix the {'row' if lost == 1 else 'rows'}, or set task.data.bad_rows: skip (it leaves out at most {most})."
 
 
 def _described(faults: Sequence[Fault]) -> str:

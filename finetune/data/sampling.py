@@ -160,9 +160,16 @@ class MicroBatch:
             raise ValueError(f"{text!r} is not a micro-batch; write auto, e.g. '8 examples', or '4096 tokens'")
         self.amount, self.unit = int(amount), unit
 
+    def __str__(self) -> str:
+        return f"{self.amount} {self.unit}"
+
     def times(self, factor: int) -> MicroBatch:
         """One so many times as large."""
         return MicroBatch(f"{self.amount * factor} {self.unit}")
+
+    def halved(self, times: int) -> MicroBatch:
+        """One of half the size, so many times over; at least 1."""
+        return MicroBatch(f"{max(1, self.amount >> times)} {self.unit}")
 
     def num_fitting(self, lengths: np.ndarray, *, tokens: Tokens) -> int:
         """How many of these examples, longest first, go through one forward; one always does.

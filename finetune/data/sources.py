@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-
 from ..choices import listed
 from ..errors import DataError
 from . import labels
@@ -107,15 +105,10 @@ def _table(data: Data, split: Split, task: TaskName, label_names: Sequence[str] 
         raise DataError(f"{rows.source} is a folder of images, and the task is {task}. Name a file with texts.")
     _check_form(data, task)
     columns = choose(rows, data, images=_is_images(task), split="test" if task == "masked_language" else split)
-    digests, faults = _inputs(rows, columns)
+    digests, faults = _inputs(rows, columns, data)
     values, label_faults = _labels(rows, columns, data, task, split)
-    total = len(rows) + sum(fault.rows for fault in rows.faults)
-    skipped = settle([*rows.faults, *faults, *label_faults], total=total, bad_rows=data.bad_rows, source=rows.source)
-    kept = [position for position in range(len(rows)) if position not in skipped]
-    if not kept:
-        raise DataError(f"{rows.source} holds no rows that can be used.")
-    positions = np.array(kept, dtype=np.int64)
-    table = Table(rows, positions, columns.text, columns.image, digests=digests)
+    kept, skipped = settle(rows, [*faults, *label_faults], data=data)
+    table = Table(rows, kept, columns.text, columns.image, digests=digests, skipped=skipped)
     if _has_sets(task):
         return _with_sets(table, values, columns, label_names)
     if task == "masked_language":
@@ -134,11 +127,11 @@ def _check_form(data: Data, task: TaskName) -> None:
         raise DataError(f"task.data.label: {len(data.label)} columns, and {task} reads one label a row. {remedy}")
 
 
-def _inputs(rows: Rows, columns: Columns) -> tuple[Sequence[bytes], list[Fault]]:
+def _inputs(rows: Rows, columns: Columns, data: Data) -> tuple[Sequence[bytes], list[Fault]]:
     if columns.image is not None:
         from .images import scan
 
-        return scan(rows, columns.image)
+        return scan(rows, columns.image, decodes=data.bad_rows == "skip")
     faults = []
     for name in columns.text:
         what = "text" if len(columns.text) == 1 else f"text {name!r}"
@@ -226,4 +219,4 @@ def _labelled(
         numbers = labels.class_numbers(rows, positions.tolist(), kept, names) if values is not None else None
     elif values is not None:
         numbers = values[positions]
-    return Table(rows, positions, table.text, table.image_column, numbers, names, table.digests)
+    return replace(table, labels=numbers, label_names=names)

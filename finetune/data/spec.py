@@ -30,7 +30,10 @@ class Data:
         label: The column with the class, the target or the list of labels; None finds it. For tasks with several
             labels also two columns or more, one for each label, that hold 0 or 1.
         separator: What stands between the labels of one row where they are one text, as in ``"drama|war"``.
-        bad_rows: ``"skip"`` leaves out rows that cannot be used, up to 1 % of them, with a warning.
+        bad_rows: ``"skip"`` leaves out rows that cannot be used, with a warning, and lists them in
+            ``bad_rows-<split>.jsonl`` of the run folder. It decodes every image once before training, to find those
+            that only break then.
+        most_bad: The share of rows that ``skip`` may leave out; more are an error.
         revision: The revision of the Hub data set.
 
     Raises:
@@ -46,6 +49,7 @@ class Data:
     label: str | tuple[str, ...] | None = None
     separator: str | None = None
     bad_rows: Literal["error", "skip"] = "error"
+    most_bad: str = "1%"
     revision: str | None = None
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -55,8 +59,7 @@ class Data:
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(value))
         self._check_labels()
-        if self.bad_rows not in ("error", "skip"):
-            raise ValueError(f"bad_rows: {self.bad_rows!r} is neither 'error' nor 'skip'")
+        self._check_bad_rows()
         if self.name is None and all(getattr(self, split) is None for split in SPLITS):
             raise ValueError("no data: give a name ('sst2', 'owner/name'), or train: a file or folder")
         if self.name is None and self.revision is not None:
@@ -72,6 +75,15 @@ class Data:
             raise ValueError("separator: without effect where each label has a column of its own; leave it out")
         if isinstance(self.label, tuple) and len(set(self.label)) < max(2, len(self.label)):
             raise ValueError(f"label: got {list(self.label)}; expected one column, or two or more different ones")
+
+    def _check_bad_rows(self) -> None:
+        if self.bad_rows not in ("error", "skip"):
+            raise ValueError(f"bad_rows: {self.bad_rows!r} is neither 'error' nor 'skip'")
+        most = share_of(self.most_bad)
+        if most is None or not 0 < most < 1:
+            raise ValueError(f"most_bad: {self.most_bad!r} is not a share of the rows; write e.g. '1%'")
+        if self.bad_rows == "error" and self.most_bad != Data.most_bad:
+            raise ValueError("most_bad: without effect with bad_rows: error; set bad_rows: skip, or leave it out")
 
     def _check_shares(self) -> None:
         shares = self.shares

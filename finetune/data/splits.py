@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def held_out(table: Table, shares: Mapping[str, float]) -> dict[str, Table]:
                 f"{split}: {shares.get(split, 1):.0%} of the {len(table)} rows of {table.rows.source} leaves no row. "
                 "Hold out a larger share, or name a file."
             )
-    return {split: table.subset(np.sort(np.array(indices, dtype=np.int64))) for split, indices in parts.items()}
+    found = {split: table.subset(np.sort(np.array(indices, dtype=np.int64))) for split, indices in parts.items()}
+    return {split: part if split == "train" else replace(part, skipped=()) for split, part in found.items()}
 
 
 def warn_of_leakage(train: Table, other: Table, split: str) -> int:

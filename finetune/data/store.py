@@ -100,7 +100,8 @@ class Store(Protocol):
 
     A store may also say ``varies`` (bool): whether a batch depends on the seeds of its draws, as random views do.
     One that does not say may vary. One of texts may say what its limit of length left out: ``num_cut`` (int), texts
-    that were cut, and ``share_left_out`` (float), of all their tokens.
+    that were cut, and ``share_left_out`` (float), of all their tokens. One of files may have ``skipped`` (faults of
+    ``data.rows``): rows that ``bad_rows: skip`` left out.
     """
 
     lengths: np.ndarray

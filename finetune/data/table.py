@@ -12,7 +12,7 @@ import numpy as np
 
 from ..choices import listed, nearest
 from ..errors import DataError
-from .rows import Rows
+from .rows import Fault, Rows
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,6 +34,7 @@ class Table:
             no labels.
         label_names: Names of the classes, by class; None for targets.
         digests: xxh3-128 of the image file of every row of the source (size, first and last 4 KiB).
+        skipped: Rows of the source that ``bad_rows: skip`` left out; of a source that is cut into parts, with train.
     """
 
     rows: Rows
@@ -43,6 +44,7 @@ class Table:
     labels: np.ndarray | None = None
     label_names: tuple[str, ...] | None = None
     digests: Sequence[bytes] = ()
+    skipped: tuple[Fault, ...] = ()
 
     def __len__(self) -> int:
         return len(self.positions)

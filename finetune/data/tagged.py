@@ -156,6 +156,8 @@ def _read(data: Data, split: Split) -> _Read:
     if split not in split_names(data):
         raise DataError("task.data has no train split. Set task.data.train.")
     rows = read_rows(data, split)
+    if not len(rows):
+        settle(rows, (), data=data)  # else columns would be missed where it is rows that cannot be read
     words, tags = _columns(rows, data, split)
     values = [tuple(value) if _is_list(value) else value for value in rows.columns[words][:]]
     rows = _with_words(rows, words, values)
@@ -164,12 +166,8 @@ def _read(data: Data, split: Split) -> _Read:
     if tags is not None:
         names, tag_faults = _tags(rows, values, tags, may_lack=split == "test")
         faults += tag_faults
-    total = len(rows) + sum(fault.rows for fault in rows.faults)
-    skipped = settle([*rows.faults, *faults], total=total, bad_rows=data.bad_rows, source=rows.source)
-    kept = [position for position in range(len(rows)) if position not in skipped]
-    if not kept:
-        raise DataError(f"{rows.source} holds no sentences that can be used.")
-    return _Read(Table(rows, np.array(kept, dtype=np.int64), (words,)), names)
+    kept, skipped = settle(rows, faults, data=data)
+    return _Read(Table(rows, kept, (words,), skipped=skipped), names)
 
 
 def _with_words(rows: Rows, column: str, values: list[Any]) -> Rows:

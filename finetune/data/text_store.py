@@ -17,6 +17,7 @@ from .truncation import TokenizerTruncation, Truncation
 
 if TYPE_CHECKING:
     from ..cached_arrays import ArrayCache
+    from .rows import Fault
     from .store import Batch
     from .table import Table
 
@@ -105,6 +106,11 @@ class TextStore:
     def fingerprint(self) -> str:
         """Of the data, before tokenisation."""
         return self.table.fingerprint
+
+    @property
+    def skipped(self) -> tuple[Fault, ...]:
+        """Rows that ``bad_rows: skip`` left out."""
+        return self.table.skipped
 
     def column(self, name: str) -> np.ndarray:
         """A column of the source by name, (examples,).

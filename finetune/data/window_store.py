@@ -15,6 +15,7 @@ from .store import Draw, indices_of
 from .tokens import takes_types
 
 if TYPE_CHECKING:
+    from .rows import Fault
     from .store import Batch
 
 _CHUNK = 256  # questions per call of the tokenizer
@@ -105,6 +106,11 @@ class WindowStore:
     def fingerprint(self) -> str:
         """Of the data, and of how many windows it makes."""
         return f"{self.questions.fingerprint}-{len(self)}"
+
+    @property
+    def skipped(self) -> tuple[Fault, ...]:
+        """Rows that ``bad_rows: skip`` left out."""
+        return self.questions.table.skipped
 
     def column(self, name: str) -> np.ndarray:
         """A column of the source by name, for each window, (windows,).

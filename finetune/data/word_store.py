@@ -14,6 +14,7 @@ from .tagged import Sentences
 from .word_tokens import tokenised_words
 
 if TYPE_CHECKING:
+    from .rows import Fault
     from .store import Batch
 
 Labelled = Literal["first", "all"]
@@ -132,6 +133,11 @@ class WordStore:
         """Of all tokens, those that were cut."""
         gone = int(self.left_out.sum())
         return gone / max(1, gone + len(self.ids))
+
+    @property
+    def skipped(self) -> tuple[Fault, ...]:
+        """Rows that ``bad_rows: skip`` left out."""
+        return self.sentences.table.skipped
 
     def column(self, name: str) -> np.ndarray:
         """A column of the source by name, (sentences,).

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..cli.tables import console, count, print_table
-from .children import Report
+from ..cli.tables import console, print_table
+from ..forking.children import Report
+from ..wording import count
 from .courses import Course, Trained
 
 COLUMNS = ("strategy", "trained", "accuracy", "seconds", "memory")

@@ -12,11 +12,11 @@ from typing import Any
 
 from ..environment import cores
 from ..errors import FinetuneError
-from .children import FORKS, report_of
+from ..forking.children import FORKS, report_of
+from ..forking.warming import warm
 from .courses import Course, baseline, courses, trained
 from .folder import claim, write_results
 from .report import Part, Row, as_json, label, print_ending, print_part
-from .warming import warm
 
 Work = tuple[str, Callable[[], Any]]
 

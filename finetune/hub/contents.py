@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import re
 import socket
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import PublishError
+from ..redaction import TOKENS, environment_secrets
 
 ALLOWED = (
     "README.md",
@@ -40,8 +40,6 @@ ALLOWED = (
 _VOCABULARIES = ("tokenizer.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")
 _LABEL_KEYS = ("id2label", "label2id", "label_names", "label_descriptions")  # a label may look like a path: /m/0dgw9r
 _ABSOLUTE = re.compile(r"(?:/[^/\s]+){2,}/?|[A-Za-z]:[\\/].*|~[\\/].*|file:.*")
-_TOKENS = re.compile(r"hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|sk-[A-Za-z0-9_-]{30,}")
-_SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY|ACCESS_KEY", re.IGNORECASE)
 _HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own
 
 
@@ -77,11 +75,11 @@ def check_private(folder: Path, files: tuple[str, ...], *, run: Path) -> None:
     Raises:
         PublishError: Everything that was found, by file, without its value.
     """
-    secrets, places = _secrets(), _places(run)
+    secrets, places = environment_secrets(), _places(run)
     found = []
     for name in files:
         text = _readable(folder / name)
-        if _TOKENS.search(text) or any(secret in text for secret in secrets):
+        if TOKENS.search(text) or any(secret in text for secret in secrets):
             found.append(f"{name}: an access token or another secret")
         if name not in _VOCABULARIES:
             found += [f"{name}: {what}" for what in _private_names(text, places)]
@@ -103,11 +101,6 @@ def _readable(file: Path) -> str:
         if length > _HEADER_LIMIT:
             raise PublishError(f"{file.name} is not a safetensors file.")
         return stream.read(length).decode("utf-8", errors="replace")
-
-
-def _secrets() -> tuple[str, ...]:
-    values = [value for name, value in os.environ.items() if _SECRET_NAME.search(name)]
-    return tuple(value for value in values if len(value) >= 12 and not Path(value).exists())
 
 
 def _places(run: Path) -> dict[str, str]:

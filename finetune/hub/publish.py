@@ -16,6 +16,7 @@ from ..checkpoints.run_folder import runs_inside
 from ..errors import ConfigError, PublishError, RunFolderError
 from ..model_cards.card import PLACEHOLDER
 from ..model_cards.probe import PROBE
+from ..redaction import redacted
 from .contents import Contents, check_private, contents
 from .reload_check import check_reload
 from .upload import WAITS, Visibility, endpoint, upload
@@ -76,13 +77,13 @@ def publish(
         check_private(folder, found.files, run=run)
         check_reload(folder, run / PROBE)
         if delivery is Delivery.DRY_RUN:
-            return Publication(f"{endpoint()}/{repo}", "", found.files, found.left_out, model / "README.md")
+            return Publication(f"{redacted(endpoint())}/{repo}", "", found.files, found.left_out, model / "README.md")
         try:
             commit = upload(folder, repo, visibility=visibility, waits=waits)
         except PublishError as fault:
             again = f"The run is untouched; try again with: finetune publish {run} {repo}"
             raise PublishError(f"{fault} {again}") from fault.__cause__
-    return Publication(f"{endpoint()}/{repo}", commit, found.files, found.left_out, model / "README.md")
+    return Publication(f"{redacted(endpoint())}/{repo}", commit, found.files, found.left_out, model / "README.md")
 
 
 @contextmanager

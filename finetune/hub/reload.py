@@ -27,6 +27,8 @@ def load(folder: Path, *, base: str, library: str, kind: str, classes: int) -> A
     if (folder / "adapter_config.json").exists():
         from peft import PeftModel
 
+        if not (folder / "adapter_model.safetensors").is_file():  # PEFT would open a pickle in its place
+            raise SystemExit("it has no adapter_model.safetensors")
         adapter = json.loads((folder / "adapter_config.json").read_text())
         base = base or adapter["base_model_name_or_path"]
         wrapped = _base(base, library=library, kind=kind, classes=classes)
@@ -48,8 +50,12 @@ def _base(base: str, *, library: str, kind: str, classes: int) -> Any:
         import timm
 
         name = base.removeprefix("timm:")
-        source = f"local-dir:{name}" if Path(name).is_dir() else name
-        return timm.create_model(source, pretrained=True, num_classes=classes)
+        if Path(name).is_dir():
+            if not (Path(name) / "model.safetensors").is_file():  # timm would open a pickle in its place
+                raise SystemExit(f"its base {name} has no model.safetensors")
+            return timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=classes)
+        overlay = {"hf_hub_filename": "model.safetensors"}
+        return timm.create_model(name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
     import torch
     import transformers
 

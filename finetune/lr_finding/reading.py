@@ -14,6 +14,7 @@ _FEWEST = 10  # points that a slope needs
 _LEAST_FALL = 0.05  # of the loss at the start
 _SURE = 3.0  # standard errors
 _APART = 3.0  # factor between repeats, and between a suggestion and an end of the range
+_SLOW = 4.0  # updates a decade, below which the loss lags behind the rate; ours, see docs/lr_find.md
 _NORMAL = 1.4826  # median absolute deviation to standard deviation
 
 
@@ -94,6 +95,12 @@ def _trimmed(curve: Curve, curves: Sequence[Curve]) -> Curve:
 def _doubts(fitted: Fitted, at: int, each: Sequence[float | None], curves: Sequence[Curve], sweep: Sweep) -> list[str]:
     """Why a suggestion is not reliable."""
     found = []
+    decades = float(np.log10(sweep.stop / sweep.start))
+    if sweep.steps < _SLOW * decades:
+        found.append(
+            f"the rate grows faster than the loss can follow, {sweep.steps / decades:.1f} updates a decade, so the "
+            f"suggestion is too high. Take {int(np.ceil(_SLOW * decades))} --steps or more, or a narrower range."
+        )
     fall = float(fitted.losses[0] - fitted.losses.min())
     if fall < _LEAST_FALL * abs(float(fitted.losses[0])):
         found.append(

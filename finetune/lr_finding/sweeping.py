@@ -79,7 +79,7 @@ class Updates:
         seed_everything(config.seed, "step", state.step, placement.ranks.index)
         # A sweep may be longer than the run, whose clock has an end.
         at = min(state.step, prepared.plan.total_steps - 1)
-        progress = prepared.plan.at(at)._replace(remembered=state.remembered)
+        progress = prepared.plan.at(at)._replace(remembered=state.remembered, seed=config.seed)
         pending = update(
             wrapped,
             self.optimizer,

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..choices import nearest
 from ..errors import ConfigError
+from ..models.offline import go_offline, hub_is_offline
 from .scores import METRICS, Direction, Metric, Undefined, log_probabilities
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
@@ -133,6 +134,8 @@ def _load(source: str, *, revision: str, trusted: str) -> Any:
             f"metric: {{source: {source}, revision: <the commit, 40 hex digits>}}. "
             "Metrics of this toolkit need no download."
         )
+    if hub_is_offline():
+        go_offline()  # also where the user has said it only to the Hub's own library
     return _run(source, revision=revision)
 
 
@@ -142,7 +145,13 @@ def _run(script: str, *, revision: str | None) -> Any:
     try:
         return evaluate.load(script, revision=revision)
     except Exception as fault:  # it is someone's code: whatever it raises, the user is told which script
-        raise ConfigError(f"metric: {script} cannot be loaded: {fault}") from fault
+        reason = " ".join(str(fault).split()) or type(fault).__name__
+        if revision is not None and hub_is_offline():
+            reason = (
+                "it is not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE is set). "
+                "Copy the script here, and name its path"
+            )
+        raise ConfigError(f"metric: {script} cannot be loaded: {reason}") from fault
 
 
 def _direction(external: External, key: str) -> Direction:

@@ -17,7 +17,18 @@ from .snippets import PLACEHOLDER, snippet
 
 __all__ = ["PLACEHOLDER", "CardFacts", "model_card"]
 
-_TASKS = {
+Kind = Literal[
+    "text_classification",
+    "text_regression",
+    "text_multi_label",
+    "image_classification",
+    "image_multi_label",
+    "masked_language",
+    "token_classification",
+    "question_answering",
+]
+
+_TASKS: dict[Kind, tuple[str, str]] = {
     "text_classification": ("text-classification", "A text classifier"),
     "text_regression": ("text-classification", "A model that gives a text a number"),
     "text_multi_label": ("text-classification", "A text classifier that may give several labels"),
@@ -43,7 +54,7 @@ class CardFacts:
 
     Args:
         title: A name for people, such as the run folder's.
-        task: The task's name in the configuration.
+        task: What the model is for.
         library: What opens ``model/``; the base's library is ``base_library`` where that is an adapter.
         base_model: A Hub id, ``timm:<name>``, or another name; empty when trained from random weights.
         strategy: The strategy's name in the configuration, such as ``gradual_unfreeze``.
@@ -65,16 +76,7 @@ class CardFacts:
     """
 
     title: str
-    task: Literal[
-        "text_classification",
-        "text_regression",
-        "text_multi_label",
-        "image_classification",
-        "image_multi_label",
-        "masked_language",
-        "token_classification",
-        "question_answering",
-    ]
+    task: Kind
     library: Literal["transformers", "timm", "peft"]
     base_model: str
     strategy: str

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..checkpoints.atomic import write_file_atomically
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,7 +26,7 @@ def write_probe(
     library: Literal["transformers", "timm"] = "transformers",
     kind: str = "",
 ) -> Path:
-    """Keep what the model in ``run/model`` must give.
+    """Keep what the model in ``run/model`` must give; durable once it returns.
 
     Args:
         run: The run folder.
@@ -34,9 +36,10 @@ def write_probe(
         library: The library of the model, or of an adapter's base.
         kind: What follows ``AutoModelFor``, where inputs and library do not tell.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {f"input.{name}": tensor.detach().cpu().contiguous() for name, tensor in inputs.items()}
     tensors["logits"] = logits.detach().float().cpu().contiguous()
-    save_file(tensors, run / PROBE, metadata={"base": base, "library": library, "kind": kind})
+    data = save(tensors, metadata={"base": base, "library": library, "kind": kind})
+    write_file_atomically(run / PROBE, data)
     return run / PROBE

@@ -9,6 +9,7 @@ from ..errors import ModelError
 from ..layers import classifier_parameters, layer_groups
 from .labels import Labels
 from .loaded import LoadedModel
+from .resizing import check_patches
 from .sources import Source, explained
 
 if TYPE_CHECKING:
@@ -26,12 +27,16 @@ def image(
     _check_name(source)
     with explained(source):
         module: Any = _model(source, scratch=scratch, image_size=image_size, revision=revision)
+        if image_size is not None:
+            check_patches(module, image_size, source=source.text)
         kept = not scratch and _label_names(module) == labels.names
+        why = labels.other_than(module.num_classes) if module.num_classes and not scratch else ""
         if not kept:
             module.reset_classifier(len(labels.names))
     module = module.float()
     new = layer_groups(module)[-1].parameters if scratch else () if kept else classifier_parameters(module)
-    return LoadedModel(module, new, "timm", _data_config(module, image_size), source.text)
+    dropped = dict.fromkeys(new, why) if why else {}
+    return LoadedModel(module, new, "timm", _data_config(module, image_size), source.text, dropped)
 
 
 def _check_name(source: Source) -> None:

@@ -11,8 +11,8 @@ from ..errors import ModelError
 from ..layers import layer_groups, trunk_path
 from .labels import Labels
 from .loaded import LoadedModel
-from .resizing import resize_images
-from .sources import Source, explained
+from .resizing import check_patches, resize_images
+from .sources import Source, adapter_error, explained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,12 +32,12 @@ def text(source: Source, labels: Labels, *, scratch: bool, allow_partial: bool, 
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         config = _config(source, revision)
-        module, new = _model(
+        module, new, dropped = _model(
             source, config, labels, AutoModelForSequenceClassification, scratch=scratch, revision=revision
         )
         tokenizer = AutoTokenizer.from_pretrained(source.place, revision=revision, trust_remote_code=False)
     _check_trunk(source, module, new, allow_partial=allow_partial)
-    return LoadedModel(module, new, "transformers", tokenizer, source.text)
+    return LoadedModel(module, new, "transformers", tokenizer, source.text, dropped)
 
 
 def tagger(source: Source, labels: Labels, *, scratch: bool, allow_partial: bool, revision: str | None) -> LoadedModel:
@@ -48,12 +48,12 @@ def tagger(source: Source, labels: Labels, *, scratch: bool, allow_partial: bool
         from transformers import AutoModelForTokenClassification, AutoTokenizer
 
         config = _config(source, revision)
-        module, new = _model(
+        module, new, dropped = _model(
             source, config, labels, AutoModelForTokenClassification, scratch=scratch, revision=revision
         )
         tokenizer = AutoTokenizer.from_pretrained(source.place, revision=revision, trust_remote_code=False)
     _check_trunk(source, module, new, allow_partial=allow_partial)
-    return LoadedModel(module, new, "transformers", spaced(tokenizer, model=source.text), source.text)
+    return LoadedModel(module, new, "transformers", spaced(tokenizer, model=source.text), source.text, dropped)
 
 
 def question_answerer(source: Source, *, scratch: bool, allow_partial: bool, revision: str | None) -> LoadedModel:
@@ -64,10 +64,10 @@ def question_answerer(source: Source, *, scratch: bool, allow_partial: bool, rev
 
         config = _config(source, revision)
         auto = AutoModelForQuestionAnswering
-        module, new = _model(source, config, labels, auto, scratch=scratch, revision=revision)
+        module, new, dropped = _model(source, config, labels, auto, scratch=scratch, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(source.place, revision=revision, trust_remote_code=False)
     _check_trunk(source, module, new, allow_partial=allow_partial)
-    return LoadedModel(module, new, "transformers", tokenizer, source.text)
+    return LoadedModel(module, new, "transformers", tokenizer, source.text, dropped)
 
 
 def image(
@@ -80,12 +80,13 @@ def image(
         config = _config(source, revision)
         _check_image_config(source, config, AutoModelForImageClassification)
         auto = AutoModelForImageClassification
-        module, new = _model(source, config, labels, auto, scratch=scratch, revision=revision)
+        module, new, dropped = _model(source, config, labels, auto, scratch=scratch, revision=revision)
         processor = AutoImageProcessor.from_pretrained(source.place, revision=revision, trust_remote_code=False)
     _check_trunk(source, module, new, allow_partial=allow_partial)
     if image_size is not None:
+        check_patches(module, image_size, source=source.text)
         module = resize_images(module, processor, image_size, source=source.text)
-    return LoadedModel(module, new, "transformers", processor, source.text)
+    return LoadedModel(module, new, "transformers", processor, source.text, dropped)
 
 
 @contextmanager
@@ -106,7 +107,10 @@ def quiet() -> Iterator[None]:
 
 def _config(source: Source, revision: str | None) -> Any:
     from transformers import AutoConfig
+    from transformers.utils import find_adapter_config_file
 
+    if not source.is_folder and find_adapter_config_file(source.place, revision=revision) is not None:
+        raise adapter_error(source)  # else its weights are read with the model's, from a pickle too
     return AutoConfig.from_pretrained(source.place, revision=revision, trust_remote_code=False)
 
 
@@ -122,18 +126,18 @@ def _check_image_config(source: Source, config: Any, auto: Any) -> None:
 
 def _model(
     source: Source, config: Any, labels: Labels, auto: Any, *, scratch: bool, revision: str | None
-) -> tuple[nn.Module, tuple[str, ...]]:
-    """The model in fp32 with the labels' head, and the names of what is new in it."""
+) -> tuple[nn.Module, tuple[str, ...], dict[str, str]]:
+    """The model in fp32 with the labels' head, what is new in it, and of that what was not taken, and why."""
     import torch
 
-    kept = _same_head(config, labels)
+    kept, why = _same_head(config, labels), labels.other_than(config.num_labels)
     config.architectures = config.architectures or []  # from_config iterates over it
     config.id2label = labels.id2label  # sets num_labels
     config.label2id = {name: index for index, name in enumerate(labels.names)}
     config.problem_type = _PROBLEM_TYPES[labels.problem]
     if scratch:
         module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
-        return module, layer_groups(module)[-1].parameters
+        return module, layer_groups(module)[-1].parameters, {}
     module, report = auto.from_pretrained(
         source.place,
         config=config,
@@ -144,12 +148,14 @@ def _model(
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
-    missing = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    mismatched = {name for name, *_ in report["mismatched_keys"]}
+    missing, sized = {*report["missing_keys"], *mismatched}, set[str]()
     if not kept:
-        stale = (_of_answers(module) if labels.problem == "answers" else _label_sized(module)) - missing
-        _initialize(module, stale)
-        missing |= stale
-    return module, tuple(name for name, _ in module.named_parameters() if name in missing)
+        sized = _of_answers(module) if labels.problem == "answers" else _label_sized(module)
+        _initialize(module, sized - missing)
+    new = tuple(name for name, _ in module.named_parameters() if name in missing | sized)
+    dropped = {name: why if name in sized else "another shape in the checkpoint" for name in new}
+    return module, new, {name: dropped[name] for name in new if name in mismatched or name not in missing}
 
 
 def _same_head(config: Any, labels: Labels) -> bool:

@@ -27,6 +27,14 @@ class Labels(NamedTuple):
             raise ValueError(f"id2label must number {num_labels} labels from 0; got the indices {sorted(given)}")
         return cls(tuple(given[index] for index in range(num_labels)), problem)
 
+    def other_than(self, count: int) -> str:
+        """Why a head of ``count`` outputs is not taken for these labels, where it is not."""
+        if self.problem in ("regression", "answers"):
+            return "the checkpoint's is for another task"
+        if count != len(self.names):
+            return f"{count} classes in the checkpoint, {len(self.names)} in the data"
+        return "other classes in the checkpoint, or another task"
+
     @property
     def id2label(self) -> dict[int, str]:
         """As a config of transformers holds them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ class LoadedModel(NamedTuple):
 
     ``new`` are the qualified names of parameters that were missing or had another shape in the
     checkpoint (with no checkpoint read: those of the head); they always train (DESIGN, invariant 5).
+    ``dropped`` says of those that were in it, by name, why they were not taken.
     ``processor`` is the tokenizer or image processor that is saved beside the weights.
     """
 
@@ -21,3 +24,4 @@ class LoadedModel(NamedTuple):
     library: Literal["transformers", "timm"]
     processor: Any
     source: str  # as the user wrote it: a Hub id, a folder, or timm:<name>
+    dropped: Mapping[str, str] = MappingProxyType({})

@@ -34,11 +34,14 @@ def go_offline() -> None:
     """Set offline mode for this process and its children, in every library that has read it already."""
     from huggingface_hub import constants
 
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = os.environ["HF_EVALUATE_OFFLINE"] = "1"
     constants.HF_HUB_OFFLINE = True  # transformers and timm ask huggingface_hub
     datasets: Any = sys.modules.get("datasets.config")  # keeps a copy of its own
     if datasets is not None:
         datasets.HF_HUB_OFFLINE = datasets.HF_DATASETS_OFFLINE = True
+    evaluate: Any = sys.modules.get("evaluate.config")
+    if evaluate is not None:
+        evaluate.HF_EVALUATE_OFFLINE = True
 
 
 @cache

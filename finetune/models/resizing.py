@@ -24,6 +24,28 @@ def resize_images(module: nn.Module, processor: Any, size: int, *, source: str) 
     return module
 
 
+def check_patches(module: nn.Module, size: int, *, source: str) -> None:
+    """Refuse a size of which the model would not see the right and the lower edge.
+
+    Raises:
+        ModelError: It is no multiple of the side of a patch.
+    """
+    from torch.nn import Conv2d
+
+    first = next((part for part in module.modules() if isinstance(part, Conv2d)), None)
+    if first is None or first.stride != first.kernel_size:
+        return
+    if any(hasattr(part, "maybe_pad") or getattr(part, "dynamic_img_pad", False) for part in module.modules()):
+        return  # Swin of transformers fills up what is missing
+    side = first.kernel_size[0]
+    if left := size % side:
+        near = [fit for fit in (size - left, size - left + side) if fit]
+        raise ModelError(
+            f"task.image_size: {size} pixels, and {source} reads patches of {side} x {side}, so it would not see the "
+            f"last {left} pixels of each side. Take a multiple of {side}: {' or '.join(map(str, near))}."
+        )
+
+
 def _rebuilt(module: Any, size: int, *, source: str) -> nn.Module:
     import copy
 

@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from ..choices import listed
 from ..errors import ModelError
+from .contained import check_links, check_weights, missing_weights
 from .offline import hub_is_offline
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model"),
     "image processor": ("preprocessor_config.json", "processor_config.json"),
@@ -76,6 +76,8 @@ def check_source(
     source = resolve(text)
     if processor == "tokenizer":
         check_text_source(source, reads_tokenizer=False)  # what a folder lacks is named below, all at once
+    elif source.is_folder:
+        _check_place(source)
     if source.is_folder and not scratch:
         check_folder(source, processor=processor)
     if not source.is_folder and not (scratch and source.library == "timm" and not source.is_hub_id):
@@ -94,15 +96,10 @@ def check_folder(source: Source, *, processor: str) -> None:
     def has(*patterns: str) -> bool:
         return any(next(folder.glob(pattern), None) for pattern in patterns)
 
-    _refuse_adapter(source)
     missing = [] if has("config.json") else ["config.json"]
-    if not has("*.safetensors"):
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        hint = (
-            f" (it has {listed(pickles, most=2)}, a pickle, which can run code when it is opened)" if pickles else ""
-        )
-        missing.append(f"model.safetensors{hint}")
-    if source.library == "transformers" and not has(*_PROCESSOR_FILES[processor]):
+    if weights := missing_weights(folder, library=source.library):
+        missing.append(weights)
+    if source.library == "transformers" and not _has_processor(folder, processor):
         missing.append(f"{_PROCESSOR_FILES[processor][0]} (the {processor})")
     if missing:
         there = listed(sorted(path.name for path in folder.iterdir()), most=6) or "nothing"
@@ -110,6 +107,7 @@ def check_folder(source: Source, *, processor: str) -> None:
             f"model folder {source.text!r} lacks {' and '.join(missing)}; it holds {there}. Save the model there with "
             f"save_pretrained (timm: save_for_hf with safe_serialization=True), and its {processor} too."
         )
+    check_weights(folder, text=source.text)
 
 
 def check_text_source(source: Source, *, reads_tokenizer: bool) -> None:
@@ -122,21 +120,51 @@ def check_text_source(source: Source, *, reads_tokenizer: bool) -> None:
         raise ModelError(f"model {source.text!r}: timm has image models only. For texts give a Hub id or a folder.")
     if not source.is_folder:
         return
-    _refuse_adapter(source)
+    _check_place(source)
     folder = Path(source.place)
-    if reads_tokenizer and not any(any(folder.glob(name)) for name in _PROCESSOR_FILES["tokenizer"]):
-        is_of_images = any((folder / name).is_file() for name in _PROCESSOR_FILES["image processor"])
+    if reads_tokenizer and not _has_processor(folder, "tokenizer"):
+        is_of_images = _has_processor(folder, "image processor")
         what = "it is a model of images" if is_of_images else "save it there with save_pretrained"
         raise ModelError(f"model folder {source.text!r} has no tokenizer (tokenizer.json); {what}.")
 
 
-def _refuse_adapter(source: Source) -> None:
+def check_image_source(source: Source) -> None:
+    """See that a place can hold an image model of transformers, before its image processor is read.
+
+    Raises:
+        ModelError: It is an adapter, or a folder without an image processor.
+    """
+    if not source.is_folder:
+        return
+    _check_place(source)
     folder = Path(source.place)
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if not _has_processor(folder, "image processor"):
+        is_of_texts = _has_processor(folder, "tokenizer")
+        otherwise = f"save it there with save_pretrained, or write timm:{source.text} if timm saved the model"
         raise ModelError(
-            f"model {source.text!r} is a folder with an adapter, not a model. Give its base model, or merge the "
-            "adapter into it and save that."
+            f"model folder {source.text!r} has no image processor (preprocessor_config.json); "
+            f"{'it is a model of texts' if is_of_texts else otherwise}."
         )
+
+
+def _has_processor(folder: Path, processor: str) -> bool:
+    return any(next(folder.glob(name), None) for name in _PROCESSOR_FILES[processor])
+
+
+def _check_place(source: Source) -> None:
+    """Refuse a folder that is an adapter, or has one: transformers would go for that, and for the base it names."""
+    folder = Path(source.place)
+    if (folder / "adapter_config.json").is_file():
+        raise adapter_error(source)
+    check_links(folder, text=source.text)
+
+
+def adapter_error(source: Source) -> ModelError:
+    """What to say of a place with an adapter."""
+    return ModelError(
+        f"model {source.text!r} is a {'folder' if source.is_folder else 'repository'} with an adapter, not a model. "
+        "Give its base model, or merge the adapter into it and save that."
+    )
 
 
 def check_hub(source: Source, *, revision: str | None) -> None:

@@ -76,7 +76,7 @@ def average(stages: Sequence[Stage], number: int, *, root: Path, resumes: bool) 
         opened.append(open_run_folder(model.parent, resume=resumes))
         opened[0].write_document("config.yaml", (end / "config.yaml").read_text(encoding="utf-8"))
         shutil.rmtree(model, ignore_errors=True)  # of an average that was cut before it was scored
-        interpolate(start, end, alpha, output=model)
+        interpolate(start, end, alpha, output=model, code="run")  # what the configuration of the series named
 
     def finish() -> None:
         metric = json.loads((end / "metrics.json").read_text(encoding="utf-8"))["best"]["metric"]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..checkpoints.log import read_log
+from ..checkpoints.log import ending
 from ..errors import ConfigError, FinetuneError
 from ..models.saving import save_model
 from ..randomness import preserved
@@ -71,10 +71,7 @@ def _scratch(config: RunConfig, within: Path | None) -> Iterator[Path]:
 def is_finished(folder: Path) -> bool:
     """Whether a stage has run to its end."""
     log = folder / "log.jsonl"
-    if not (folder / "model").is_dir() or not log.is_file():
-        return False
-    ends = [record for record in read_log(log) if "ended" in record]
-    return bool(ends) and ends[-1]["ended"] == "finished"
+    return (folder / "model").is_dir() and ending(log) == "finished"
 
 
 def model_text(folder: Path) -> str:

@@ -112,7 +112,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
 
 
 def faults_of(stages: Sequence[Stage]) -> list[tuple[str, str]]:
-    """Path and fault of all that is wrong with a series."""
+    """Path and fault of all that is wrong with a series; nothing is said of a run that is None, as one with faults."""
     if not stages:
         return [("stages", "there are none; give at least one")]
     faults = []
@@ -139,6 +139,8 @@ def _fault(stages: Sequence[Stage], number: int) -> tuple[str, str] | None:
         except ValueError as error:
             field, _, what = str(error).partition(": ")
             return f".average.{field}", what
+        return None
+    if stage.run is None:  # type: ignore[unreachable]
         return None
     if start_of(stages, number) is not None and "model" not in _fields(innermost(stage.run.task)):
         kind = type(innermost(stage.run.task)).__name__

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoRGN:
-    """Scale each group by its relative gradient norm over the largest (Lee et al. 2023, arXiv 2210.11466, section 5).
+    """Scale each group by its relative gradient norm over the largest (Lee et al. 2023, arXiv 2210.11466, Auto-RGN).
 
-    The norm of a group is |gradient| / |weights|. The head has 1 and is left out of the largest: it is new, so its
-    gradient says how little it knows and not where the data differ. Measured once, on the model as it starts and
-    128 training examples; the authors' code measures each tensor anew every epoch, with a new Adam.
+    The norm of a group is |gradient| / |weights|; the largest is of those that train. The head has 1 and is left out
+    of it: it is new, so its gradient says how little it knows and not where the data differ. Measured once, on the
+    model as it starts and 128 training examples; the authors' code measures each tensor anew every epoch, with a new
+    Adam.
 
     Args:
         measured: Relative gradient norms by group; absent: the run measures them first, and ``plan`` prints them.
@@ -49,8 +50,11 @@ class AutoRGN:
         return base_or_full(self.base).groups(layers, new)
 
     def phases(self, groups: Sequence[LayerGroup]) -> tuple[Phase, ...]:
-        norms = {group.name: norm_of(self.measured, group.name) for group in groups if layer_of(group.name) != "head"}
+        below = phases_below(self.base, groups)
+        trained = {name for phase in below for name in phase.rates if layer_of(name) != "head"}
+        norms = {name: norm_of(self.measured, name) for name in sorted(trained)}
         largest = max(norms.values(), default=0.0)
         if not largest:
-            raise ValueError("strategy: auto_rgn tells layers below the head apart, and no gradient reaches one here")
-        return scaled(phases_below(self.base, groups), {name: norm / largest for name, norm in norms.items()})
+            why = "no gradient reaches one here" if trained else "none of them trains"
+            raise ValueError(f"strategy: auto_rgn tells layers below the head apart, and {why}")
+        return scaled(below, {name: norm / largest for name, norm in norms.items()})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
+
+from .composition import layer_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,6 +19,7 @@ _KINDS = {
     "mixout": "mixed",
     "reinitialised": "redrawn",
 }
+_BELOW_HEAD = ("discriminative", "gradual_unfreeze", "freeze_out", "lora", "peft")
 _WHY_NOT = {
     frozenset({"adapters"}): "a model has one set of adapters; put the course (such as discriminative) below",
     frozenset({"adapters", "subset"}): "an adapter is saved without its base, so what else trains would be lost",
@@ -48,6 +51,22 @@ def check_chain(strategy: Any) -> None:
         why = _WHY_NOT.get(frozenset({own, _KINDS[name]})) if name in _KINDS else None
         if why is not None:
             raise ValueError(f"base: {name} cannot be the base of {strategy.name}: {why}")
+
+
+def without_effect(strategy: Any, trained: Collection[str]) -> list[str]:
+    """What a chain would do to the layers below the head, in a run that trains the head alone.
+
+    Args:
+        strategy: Of the run.
+        trained: The groups that train in some phase.
+    """
+    if any(layer_of(name) != "head" for name in trained):
+        return []
+    return [
+        f"strategy{'.base' * depth}: {part.name} without effect, as nothing below the head trains"
+        for depth, part in enumerate(chain(strategy))
+        if getattr(part, "name", "") in _BELOW_HEAD
+    ]
 
 
 def renewed(strategy: Any, model: nn.Module) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeOut:
-    """Freeze the layers that train one by one, the lowest first (Brock et al. 2017, arXiv 1706.04983, section 2).
+    """Freeze the layers that train one by one, the lowest first (Brock et al. 2017, arXiv 1706.04983).
 
     After a share t of the run, of G layers below the last one
     floor(level * G * (t - start) / (end - start)) are frozen: the form of MosaicML Composer's layer freezing, which

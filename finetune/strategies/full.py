@@ -51,6 +51,10 @@ class Freeze:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    def __post_init__(self) -> None:
+        if isinstance(self.trainable, str) or not self.trainable:
+            raise ValueError(f"trainable: a list of groups, such as ['head', 'layer.-1']; got {self.trainable!r}")
+
     def adapt(self, model: nn.Module, new: Collection[str]) -> nn.Module:
         return model
 

@@ -38,7 +38,7 @@ class GradualUnfreeze:
         stages: One layer at a time where absent; a number of equal stages; or a list of them, each a list of group
             names, with ``order: given`` (``*``, ``?`` and ``layer.-1`` as in ``freeze``).
         order: Of the layers below the head, which is first: ``relative_gradient_norm`` takes the largest
-            |gradient| / |weights| of the start model first (Lee et al. 2023, section 4).
+            |gradient| / |weights| of the start model first (Lee et al. 2023).
         mode: ``exclusive``: each stage trains alone, and all together at last.
         rewarm: Linear warm-up of what a stage thaws; a percentage is of the stage's phase. Absent: none.
         schedule: Over each phase anew, e.g. one triangle each; absent: the run's goes on.
@@ -163,7 +163,8 @@ def _check_stages(strategy: GradualUnfreeze) -> None:
     is_list = isinstance(strategy.stages, (tuple, list))
     if is_list != (strategy.order == "given"):
         raise ValueError(
-            "order: given goes with stages as a list of lists of group names, such as [[head], [layer.-1, layer.-2]]"
+            "order: given goes with stages as a list of lists of group names, such as [[head], [layer.-1, layer.-2]]; "
+            f"here the order is {strategy.order} and stages {'is' if is_list else 'is not'} such a list"
         )
     if isinstance(strategy.stages, (tuple, list)) and not (strategy.stages and all(strategy.stages)):
         raise ValueError("stages: every stage needs at least one group")

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LPFT:
-    """Only the head trains, then everything (Kumar et al. 2022, arXiv 2202.10054, section 4).
+    """Only the head trains, then everything (Kumar et al. 2022, arXiv 2202.10054, sections 3.4, 4.2).
 
     ``optimizer.head_lr`` is the rate of the probe, and ``optimizer.lr`` of what joins it; the paper takes
     3e-3 to 1 for the one and 3e-7 to 1e-2 for the other (SGD, cosine, 20 epochs), and after a probe on ImageNet a
-    tenth of what fine-tuning alone would take. Its fine-tuning has no dropout; here it has the model's.
+    tenth of what fine-tuning alone would take. Their code fine-tunes a ResNet in eval mode, so that its batch norms
+    keep their statistics; here they always do, and dropout is the model's.
 
     Args:
         probe: How long only the head trains; a percentage is of the run.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Mixout:
     """In each forward of training, columns of a linear layer's matrix are the pretrained ones (Lee et al. 2020).
 
-    arXiv 1909.11299, section 3: with probability p all that leaves an input neuron is as it was, and the matrix is
+    arXiv 1909.11299: with probability p all that leaves an input neuron is as it was, and the matrix is
     corrected so that its mean is the trained one; evaluation takes the trained one, and that is what is saved, as
     plain weights. Every linear layer whose matrix the checkpoint supplied is mixed; biases, embeddings and norms are
     not. Dropout stays as the model's config has it. A frozen matrix is as it was anyway.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..choices import listed
 from ..layers import regrouped
 from .base import Phase
 from .composition import base_or_full, layer_of, phases_below, scaled
@@ -22,7 +23,7 @@ class NamedGroups:
     """Cut groups out of the layer map, and scale the learning rate of some: torch's parameter groups, by name.
 
     With ``freeze`` as base, surgical fine-tuning of any subset of the weights (Lee et al. 2023, arXiv 2210.11466,
-    section 2, tunes blocks; patterns also reach what lies across them, such as all attention weights).
+    tunes blocks; patterns also reach what lies across them, such as all attention weights).
 
     Args:
         patterns: Group name to a regular expression, searched for in the qualified names of parameters; the first
@@ -55,12 +56,17 @@ class NamedGroups:
 
     def phases(self, groups: Sequence[LayerGroup]) -> tuple[Phase, ...]:
         names = [group.name for group in groups]
+        below = phases_below(self.base, groups)
+        trained = {name for phase in below for name in phase.rates}
         scales: dict[str, float] = {}
         for pattern, scale in self.scales.items():
-            for name in matching(pattern, names, field="strategy.scales"):
+            found = matching(pattern, names, field="strategy.scales")
+            if trained.isdisjoint(found):
+                raise ValueError(f"strategy.scales: {pattern!r} is without effect, as {listed(found)} never trains")
+            for name in found:
                 if layer_of(name) == "head":
                     raise ValueError(
                         f"strategy.scales: {pattern!r} would scale the head; set optimizer.head_lr instead"
                     )
                 scales.setdefault(name, scale)
-        return scaled(phases_below(self.base, groups), scales)
+        return scaled(below, scales)

@@ -56,7 +56,7 @@ class Focal:
     """Focal loss: cross-entropy in which items that are certain already hardly count (Lin et al. 2017).
 
     Args:
-        gamma: Power of what the probability of the label lacks to 1; 2 is the paper's (section 3.2), 0 cross-entropy.
+        gamma: Power of what the probability of the label lacks to 1; 2 is the paper's, 0 cross-entropy.
         class_weights: As in ``cross_entropy``; the paper's alpha.
     """
 

@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigError
-from .base import Output, Predictions, Seen, Task
-from .wrapping import of_base, recorded_by_base, refuse_inside, updated_by_base, without_effect
+from .base import Output, Seen, Task
+from .wrapping import (
+    base_records,
+    base_score,
+    base_splits,
+    load_base_model,
+    load_base_split,
+    of_base,
+    refuse_inside,
+    updated_by_base,
+    without_effect,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
+    from ..data.store import Batch
     from ..progress import Progress
 
 _PROBABILITY, _CORRECT = "data_map.probability", "data_map.correct"
@@ -31,12 +40,12 @@ class DataMap:
     - ``confidence``: mean over the epochs of the probability of the label;
     - ``variability``: its standard deviation;
     - ``correctness``: share of the times that the label was the likeliest class;
-    - ``forgetting``: how often it no longer was, having been so the time before (Toneva et al. 2019, section 3); for
-      an example that was never learned the number of times that it was seen, which is more than any other can have.
+    - ``forgetting``: how often it no longer was, having been so the time before (Toneva et al. 2019); for an example
+      that was never learned the number of times that it was seen, which is more than any other can have.
 
     NaN for an example that was never drawn. Probabilities are those of the training forward, with dropout and random
-    views, as in Swayamdipta et al. 2020 (arXiv 2009.10795), section 2. Five epochs or so make a map; after a single
-    one ``variability`` is 0 throughout.
+    views, as in Swayamdipta et al. 2020 (arXiv 2009.10795). Five epochs or so make a map; after a single one
+    ``variability`` is 0 throughout.
 
     Args:
         base: The task.
@@ -47,23 +56,16 @@ class DataMap:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+
     def __post_init__(self) -> None:
         refuse_inside(self, ("data_map",))
 
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training with notes.
@@ -84,10 +86,6 @@ class DataMap:
         probability = logits.softmax(1).gather(1, labels[:, None])[:, 0]
         is_correct = (logits.argmax(1) == labels).float()
         return output._replace(notes={**output.notes, _PROBABILITY: probability, _CORRECT: is_correct})
-
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
 
     def updated(self, remembered: Mapping[str, Tensor], seen: Seen, progress: Progress) -> dict[str, Tensor]:
         """Counts and sums of each example.
@@ -115,7 +113,7 @@ class DataMap:
 
     def records(self, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """The map, as ``data_map``; nothing of a run without updates."""
-        found = recorded_by_base(self, remembered)
+        found = base_records(self, remembered)
         if "data_map.times" not in remembered:
             return found
         kept = {key: remembered[f"data_map.{key}"].cpu() for key in _KEPT}

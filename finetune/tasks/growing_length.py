@@ -8,18 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge
 
-from ..durations import DurationText
+from ..durations import Duration, DurationText
 from ..errors import ConfigError
-from .base import Output, Predictions, Task
-from .text import KeepsTokens
-from .wrapping import of_base
+from .base import Output, Task
+from .wrapping import base_score, base_splits, keep_base_tokens, load_base_model, of_base, without_effect
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..cached_arrays import ArrayCache
     from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
     from ..progress import Progress
 
 
@@ -52,16 +49,16 @@ class GrowingLength:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    score = base_score
+    keep_tokens_in = keep_base_tokens
+
+    def __post_init__(self) -> None:
+        Duration.parse(self.until)
+
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
 
     def load_split(self, name: str) -> Store:
         """The split of ``base``, with texts of full length.
@@ -76,19 +73,10 @@ class GrowingLength:
             )
         return self.base.load_split(name)
 
-    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
-        """Where the splits that are loaded from now on are kept tokenised, if ``base`` can; None: nowhere."""
-        if isinstance(self.base, KeepsTokens):
-            self.base.keep_tokens_in(cache)
-
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training, of texts that are as short as the run wants them now."""
         limit = self.length(progress) if model.training else None
         return self.base.forward(model, batch if limit is None else _shorter(batch, limit), progress)
-
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
 
     def length(self, progress: Progress) -> int | None:
         """The most tokens of a training text now; None: as many as it has."""
@@ -96,6 +84,15 @@ class GrowingLength:
         if progress.step >= end:
             return None
         return self.start + (self._full - self.start) * progress.step // end
+
+    def without_effect(self, progress: Progress) -> list[str]:
+        """What is set and changes nothing in a run, or never ends."""
+        found, end = without_effect(self.base, progress), progress.steps(self.until)
+        if end < 1:
+            found.append(f"task.until: {self.until} is no update; growing_length cuts nothing")
+        elif end > progress.total_steps:
+            found.append(f"task.until: {self.until} is after the end of the run; texts never come in full")
+        return found
 
     @property
     def _full(self) -> int:

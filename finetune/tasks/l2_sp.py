@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Ge, Gt, Lt
 
-from .base import Output, Predictions, Task
-from .text import KeepsTokens
-from .wrapping import of_base
+from .base import Output, Task
+from .wrapping import base_score, base_splits, keep_base_tokens, load_base_split, of_base
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..cached_arrays import ArrayCache
-    from ..data.store import Batch, Store
+    from ..data.store import Batch
     from ..models.loaded import LoadedModel
     from ..progress import Progress
 
@@ -47,6 +45,11 @@ class L2SP:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+    keep_tokens_in = keep_base_tokens
+
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
 
@@ -60,19 +63,6 @@ class L2SP:
         self._start.take(loaded.module, new=loaded.new)
         return loaded
 
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
-
-    def keep_tokens_in(self, cache: ArrayCache | None) -> None:
-        """Where the splits that are loaded from now on are kept tokenised, if ``base`` can; None: nowhere."""
-        if isinstance(self.base, KeepsTokens):
-            self.base.keep_tokens_in(cache)
-
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training with the penalty in each loss."""
         output = self.base.forward(model, batch, progress)
@@ -80,10 +70,6 @@ class L2SP:
             return output
         penalty = self.penalty(model)
         return output._replace(losses=output.losses + penalty.to(output.losses.dtype))
-
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
 
     def penalty(self, model: nn.Module) -> Tensor:
         """The penalty on what trains now, ()."""

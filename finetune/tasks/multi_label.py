@@ -51,6 +51,8 @@ class TextMultiLabel:
         positive_weights: How much a label that is there counts in training, where absent it counts 1: ``none``; what
             ``balanced`` says, absent / present in train; or by label, 1 for those that are left out. Evaluation
             reports the plain loss whatever this is.
+        focal_gamma: Power of what the probability of each right decision lacks to 1, by which its term is multiplied
+            in training: a focal loss (Lin et al. 2017, arXiv 1708.02002, who take 2); 0: plain.
         metrics: The first is the default of ``metric``.
         weights: ``"scratch"`` takes the checkpoint's shape and tokenizer, and random weights.
         allow_partial: Take a checkpoint that lacks weights of its trunk; they start at random, and train.
@@ -62,6 +64,7 @@ class TextMultiLabel:
     max_length: Annotated[int, Ge(1)] = 128
     truncation: Truncation = TokenizerTruncation()
     positive_weights: PositiveWeights = "none"
+    focal_gamma: Annotated[float, Ge(0)] = 0.0
     metrics: tuple[str | External, ...] = ("f1_micro", "f1_macro", "mean_average_precision", "subset_accuracy")
     weights: Literal["pretrained", "scratch"] = "pretrained"
     allow_partial: bool = False
@@ -117,7 +120,9 @@ class TextMultiLabel:
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """The loss of each text."""
-        return _output(model, batch, self.weights_of_labels if model.training else None)
+        if not model.training:
+            return _output(model, batch)
+        return _output(model, batch, self.weights_of_labels, gamma=self.focal_gamma)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """``metrics`` by name."""
@@ -142,6 +147,8 @@ class ImageMultiLabel:
         positive_weights: How much a label that is there counts in training, where absent it counts 1: ``none``; what
             ``balanced`` says, absent / present in train; or by label, 1 for those that are left out. Evaluation
             reports the plain loss whatever this is.
+        focal_gamma: Power of what the probability of each right decision lacks to 1, by which its term is multiplied
+            in training: a focal loss (Lin et al. 2017, arXiv 1708.02002, who take 2); 0: plain.
         metrics: The first is the default of ``metric``.
         weights: ``"scratch"`` takes the checkpoint's shape, and random weights.
         allow_partial: Take a checkpoint that lacks weights of its trunk (transformers only); they start at random.
@@ -153,6 +160,7 @@ class ImageMultiLabel:
     image_size: Annotated[int, Ge(1)] | None = None
     augment: Augment = "none"
     positive_weights: PositiveWeights = "none"
+    focal_gamma: Annotated[float, Ge(0)] = 0.0
     metrics: tuple[str | External, ...] = ("mean_average_precision", "f1_micro", "f1_macro", "subset_accuracy")
     weights: Literal["pretrained", "scratch"] = "pretrained"
     allow_partial: bool = False
@@ -206,7 +214,9 @@ class ImageMultiLabel:
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """The loss of each image."""
-        return _output(model, batch, self.weights_of_labels if model.training else None)
+        if not model.training:
+            return _output(model, batch)
+        return _output(model, batch, self.weights_of_labels, gamma=self.focal_gamma)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """``metrics`` by name."""
@@ -239,16 +249,15 @@ class ImageMultiLabel:
         return image_labels_of(self._source)
 
 
-def _output(model: nn.Module, batch: Batch, weights: tuple[float, ...] | None) -> Output:
+def _output(model: nn.Module, batch: Batch, weights: tuple[float, ...] | None = None, *, gamma: float = 0.0) -> Output:
     from ..losses import binary_cross_entropy
 
     logits = model(batch)
     if "labels" not in batch:
         return Output(None, batch.get("weights"), logits)
     factors = None if weights is None else _factors(weights, logits.device)
-    return Output(
-        binary_cross_entropy(logits, batch["labels"], positive_weights=factors), batch.get("weights"), logits
-    )
+    losses = binary_cross_entropy(logits, batch["labels"], positive_weights=factors, gamma=gamma)
+    return Output(losses, batch.get("weights"), logits)
 
 
 @lru_cache(maxsize=8)

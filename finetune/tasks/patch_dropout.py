@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Gt, Lt
 
-from .base import Output, Predictions, Task
-from .wrapping import of_base
+from .base import Output, Task
+from .wrapping import base_score, base_splits, load_base_model, load_base_split, of_base
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
+    from ..data.store import Batch
     from ..progress import Progress
 
 
@@ -42,20 +41,13 @@ class PatchDropout:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training, of a part of the patches.
@@ -70,7 +62,3 @@ class PatchDropout:
                 raise ValueError("other patches are dropped each time")
             batch = {**batch, "dropped_patches": torch.tensor(self.share)}
         return self.base.forward(model, batch, progress)
-
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)

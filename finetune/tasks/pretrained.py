@@ -198,7 +198,7 @@ def _timm_config(place: Source, image_size: int | None) -> dict[str, Any]:
 
 def _timm_saved(place: Source) -> dict[str, Any]:
     """What timm saved as ``config.json``; empty for the models that timm knows by name."""
-    from ..models.sources import explained
+    from ..models.sources import check_hub, explained
 
     if place.is_folder:
         with explained(place):
@@ -207,15 +207,21 @@ def _timm_saved(place: Source) -> dict[str, Any]:
         return {}
     from huggingface_hub import hf_hub_download
 
+    check_hub(place, revision=None)
     with explained(place):
         return json.loads(Path(hf_hub_download(place.place, "config.json")).read_text(encoding="utf-8"))
 
 
 def _read(kind: Any, source: str) -> Any:
     from ..models.from_transformers import quiet
-    from ..models.sources import check_text_source, explained, resolve
+    from ..models.sources import check_hub, check_image_source, check_text_source, explained, resolve
 
     place = resolve(source)
-    check_text_source(place, reads_tokenizer=kind.__name__ == "AutoTokenizer")
+    if kind.__name__ == "AutoImageProcessor":
+        check_image_source(place)
+    else:
+        check_text_source(place, reads_tokenizer=kind.__name__ == "AutoTokenizer")
+    if not place.is_folder:
+        check_hub(place, revision=None)
     with quiet(), explained(place):
         return kind.from_pretrained(place.place, trust_remote_code=False)

@@ -10,8 +10,8 @@ from annotated_types import Ge
 
 from ..durations import Duration, DurationText
 from ..errors import ConfigError
-from .base import Output, Predictions, Task
-from .wrapping import of_base
+from .base import Output, Task
+from .wrapping import base_score, base_splits, of_base, without_effect
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +51,9 @@ class ProgressiveResolution:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    splits = base_splits
+    score = base_score
+
     def __post_init__(self) -> None:
         if not self.sizes or len(self.sizes) != len(self.until):
             raise ValueError(f"until: {len(self.until)} ends for {len(self.sizes)} sizes; give one for each size")
@@ -72,10 +75,6 @@ class ProgressiveResolution:
         loaded = self.base.load_model()
         _check_sizes(loaded.module, self.sizes)
         return loaded
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
 
     def load_split(self, name: str) -> Store:
         """The split of ``base``, with images of full size.
@@ -99,9 +98,17 @@ class ProgressiveResolution:
         size = self.size(progress) if model.training else None
         return self.base.forward(model, batch if size is None else _smaller(batch, size), progress)
 
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
+    def without_effect(self, progress: Progress) -> list[str]:
+        """What is set and changes nothing in a run, or never ends."""
+        found, before = without_effect(self.base, progress), 0
+        for size, until in zip(self.sizes, self.until, strict=True):
+            end = min(progress.steps(until), progress.total_steps)
+            if end <= before:
+                found.append(f"task.sizes: no update of this run is made at {size} pixels; see task.until")
+            before = max(before, end)
+        if before >= progress.total_steps:
+            found.append(f"task.until: {list(self.until)} leave no update of this run at full size")
+        return found
 
     def size(self, progress: Progress) -> int | None:
         """The side of training images now, in pixels; None: full size."""

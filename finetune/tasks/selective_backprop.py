@@ -10,13 +10,17 @@ from annotated_types import Ge, Gt, Lt
 
 from ..durations import Duration, DurationText
 from ..randomness import seed_for
-from .base import Output, Predictions, Seen, Task
+from .base import Output, Seen, Task
 from .recent_losses import share_below, with_latest
 from .wrapping import (
     BY_LOSS,
+    base_records,
+    base_score,
+    base_splits,
+    load_base_model,
+    load_base_split,
     losses_of_examples,
     of_base,
-    recorded_by_base,
     refuse_inside,
     updated_by_base,
     without_effect,
@@ -25,8 +29,7 @@ from .wrapping import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
+    from ..data.store import Batch
     from ..progress import Progress
 
 _LOSSES, _RECENT = "selective_backprop.losses", "selective_backprop.recent"
@@ -37,8 +40,8 @@ class SelectiveBackprop:
     """A task that drops examples of small loss at random, and learns from the rest: hard-example mining.
 
     An example whose loss is not below a share c of the last ``memory`` losses is kept with probability c^b, where
-    b = 1/keep - 1 makes ``keep`` the share that is kept on average (Jiang et al. 2019, arXiv 1910.00762, section 3,
-    whose b is a setting; the exponent and the part of the run are those of MosaicML's Composer). The loss of an
+    b = 1/keep - 1 makes ``keep`` the share that is kept on average (Jiang et al. 2019, arXiv 1910.00762, whose b is
+    a setting; the exponent and the part of the run are those of MosaicML's Composer). The loss of an
     update is the mean over the examples kept. What decides is known before the update, so it does not depend on how
     the update is cut. All examples still go forward and backward: this changes what is learned, not what it costs.
 
@@ -59,6 +62,12 @@ class SelectiveBackprop:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+    records = base_records
+
     def __post_init__(self) -> None:
         refuse_inside(self, BY_LOSS)
         start, until = Duration.parse(self.start), Duration.parse(self.until)
@@ -67,18 +76,6 @@ class SelectiveBackprop:
 
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in its part of training, with weight 0 for what is dropped.
@@ -96,12 +93,8 @@ class SelectiveBackprop:
             return output
         assert output.weights is not None
         chance = share_below(recent, losses) ** (1 / self.keep - 1)
-        is_kept = uniform(batch["index"].to(losses.device), progress.step) < chance
+        is_kept = uniform(batch["index"].to(losses.device), progress.step, seed=progress.seed) < chance
         return output._replace(weights=output.weights * is_kept)
-
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
 
     def updated(self, remembered: Mapping[str, Tensor], seen: Seen, progress: Progress) -> dict[str, Tensor]:
         """The last losses; nothing more once nothing is dropped."""
@@ -109,10 +102,6 @@ class SelectiveBackprop:
         if progress.step < progress.steps(self.until):
             found[_RECENT] = with_latest(remembered, _RECENT, seen.notes[_LOSSES], most=self.memory)
         return found
-
-    def records(self, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """As ``base`` has it."""
-        return recorded_by_base(self, remembered)
 
     def without_effect(self, progress: Progress) -> list[str]:
         """What is set and changes nothing in a run."""
@@ -125,13 +114,13 @@ class SelectiveBackprop:
         return found
 
 
-def uniform(index: Tensor, step: int) -> Tensor:
+def uniform(index: Tensor, step: int, *, seed: int) -> Tensor:
     """A number in [0, 1) for each example of a step, (batch,) float64; the same on every device and rank.
 
     A hash and no generator, whose draws would depend on how the update is cut: SplitMix64 (Steele et al. 2014),
-    its sequence addressed by the example. Orders differ from seed to seed, so the step and the example are key enough.
+    its sequence addressed by the example.
     """
-    state = index * _signed(0x9E3779B97F4A7C15) + seed_for(0, "selective_backprop", step)
+    state = index * _signed(0x9E3779B97F4A7C15) + seed_for(seed, "selective_backprop", step)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         state = (state ^ _shifted(state, shift)) * _signed(factor)
     return _shifted(state ^ _shifted(state, 31), 11).double() / 2**53

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 
 from ..durations import Duration, DurationText
-from .base import Output, Predictions, Seen, Task
+from .base import Output, Seen, Task
 from .recent_losses import with_latest
 from .wrapping import (
     BY_LOSS,
+    base_records,
+    base_score,
+    base_splits,
+    load_base_model,
+    load_base_split,
     losses_of_examples,
     of_base,
-    recorded_by_base,
     refuse_inside,
     updated_by_base,
     without_effect,
@@ -24,8 +28,7 @@ from .wrapping import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
+    from ..data.store import Batch
     from ..progress import Progress
 
 _LOSSES, _RECENT = "self_paced.losses", "self_paced.recent"
@@ -61,24 +64,18 @@ class SelfPaced:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+    records = base_records
+
     def __post_init__(self) -> None:
         Duration.parse(self.until)
         refuse_inside(self, BY_LOSS)
 
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training, until its end, with weighted losses.
@@ -100,10 +97,6 @@ class SelfPaced:
             losses = losses * self_paced_weights(losses.detach(), threshold=threshold, kind=self.weights)
         return output._replace(losses=losses, notes=notes)
 
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
-
     def share(self, progress: Progress) -> float:
         """The share of the examples that are below the threshold now; 1: training is plain."""
         until = progress.steps(self.until)
@@ -116,10 +109,6 @@ class SelfPaced:
         if self.share(progress) < 1:
             found[_RECENT] = with_latest(remembered, _RECENT, seen.notes[_LOSSES], most=self.memory)
         return found
-
-    def records(self, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """As ``base`` has it."""
-        return recorded_by_base(self, remembered)
 
     def without_effect(self, progress: Progress) -> list[str]:
         """What is set and changes nothing in a run."""

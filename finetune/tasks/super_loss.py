@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from .base import Output, Predictions, Seen, Task
+from .base import Output, Seen, Task
 from .wrapping import (
     BY_LOSS,
+    base_records,
+    base_score,
+    base_splits,
+    base_without_effect,
+    load_base_model,
+    load_base_split,
     losses_of_examples,
     of_base,
-    recorded_by_base,
     refuse_inside,
     updated_by_base,
-    without_effect,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ..data.store import Batch, Store
-    from ..models.loaded import LoadedModel
+    from ..data.store import Batch
     from ..progress import Progress
 
 _LOSSES, _AVERAGE = "super_loss.losses", "super_loss.average"
@@ -38,7 +41,7 @@ class SuperLoss:
     update, before there is an average, is plain. No further forward is needed. The training loss in the log is this
     one, which may be negative; evaluation is that of ``base``.
 
-    Castells et al. 2020 (NeurIPS), section 3.
+    Castells et al. 2020 (NeurIPS).
 
     Args:
         base: The task; it has one loss for each example.
@@ -54,23 +57,18 @@ class SuperLoss:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    load_model = load_base_model
+    splits = base_splits
+    load_split = load_base_split
+    score = base_score
+    records = base_records
+    without_effect = base_without_effect
+
     def __post_init__(self) -> None:
         refuse_inside(self, BY_LOSS)
 
     def __getattr__(self, name: str) -> Any:
         return of_base(self, name)
-
-    def load_model(self) -> LoadedModel:
-        """As ``base`` has it."""
-        return self.base.load_model()
-
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return self.base.splits()
-
-    def load_split(self, name: str) -> Store:
-        """As ``base`` has it."""
-        return self.base.load_split(name)
 
     def forward(self, model: nn.Module, batch: Batch, progress: Progress) -> Output:
         """As ``base`` has it; in training, with its losses weighed against the average.
@@ -90,21 +88,9 @@ class SuperLoss:
             losses = super_loss(losses, threshold=average, regularisation=self.regularisation)
         return output._replace(losses=losses, notes=notes)
 
-    def score(self, predictions: Predictions) -> dict[str, float]:
-        """As ``base`` has it."""
-        return self.base.score(predictions)
-
     def updated(self, remembered: Mapping[str, Tensor], seen: Seen, progress: Progress) -> dict[str, Tensor]:
         """The average, moved towards the mean loss of the update."""
         mean = seen.notes[_LOSSES].mean()
         before = remembered.get(_AVERAGE, mean)
         average = self.smoothing * before + (1 - self.smoothing) * mean
         return {**updated_by_base(self, remembered, seen, progress), _AVERAGE: average}
-
-    def records(self, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-        """As ``base`` has it."""
-        return recorded_by_base(self, remembered)
-
-    def without_effect(self, progress: Progress) -> list[str]:
-        """As ``base`` has it."""
-        return without_effect(self.base, progress)

@@ -13,9 +13,11 @@ from ..errors import ConfigError, FinetuneError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..data.store import Batch
+    from ..cached_arrays import ArrayCache
+    from ..data.store import Batch, Store
+    from ..models.loaded import LoadedModel
     from ..progress import Progress
-    from .base import Output, Seen
+    from .base import Output, Predictions, Seen
 
 BY_LOSS = ("super_loss", "self_paced", "selective_backprop")  # wrappers that weigh examples: one at a time
 
@@ -25,6 +27,51 @@ def of_base(task: Any, name: str) -> Any:
     if name.startswith("_") or name == "base":  # asked for before there is a base: while it is copied
         raise AttributeError(name)
     return getattr(task.base, name)
+
+
+# What most wrappers leave as it is. Each has these among its own methods: a protocol asks what the class itself has.
+
+
+def load_base_model(task: Any) -> LoadedModel:
+    """As ``base`` has it."""
+    found: LoadedModel = task.base.load_model()
+    return found
+
+
+def base_splits(task: Any) -> tuple[str, ...]:
+    """The splits there are."""
+    found: tuple[str, ...] = task.base.splits()
+    return found
+
+
+def load_base_split(task: Any, name: str) -> Store:
+    """As ``base`` has it."""
+    found: Store = task.base.load_split(name)
+    return found
+
+
+def base_score(task: Any, predictions: Predictions) -> dict[str, float]:
+    """As ``base`` has it."""
+    found: dict[str, float] = task.base.score(predictions)
+    return found
+
+
+def keep_base_tokens(task: Any, cache: ArrayCache | None) -> None:
+    """Where the splits that are loaded from now on are kept tokenised, if ``base`` can; None: nowhere."""
+    keep = getattr(task.base, "keep_tokens_in", None)
+    if keep is not None:
+        keep(cache)
+
+
+def base_records(task: Any, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What the task inside a wrapper leaves in the run folder."""
+    records = getattr(task.base, "records", None)
+    return records(remembered) if records is not None else {}
+
+
+def base_without_effect(task: Any, progress: Progress) -> list[str]:
+    """As ``base`` has it."""
+    return without_effect(task.base, progress)
 
 
 def replaced(task: Any, **changes: Any) -> Any:
@@ -58,12 +105,6 @@ def updated_by_base(task: Any, remembered: Mapping[str, Tensor], seen: Seen, pro
     """What the task inside a wrapper remembers after an update, where it remembers anything."""
     update = getattr(task.base, "updated", None)
     return update(remembered, seen, progress) if update is not None else {}
-
-
-def recorded_by_base(task: Any, remembered: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """What the task inside a wrapper leaves in the run folder."""
-    records = getattr(task.base, "records", None)
-    return records(remembered) if records is not None else {}
 
 
 def without_effect(task: Any, progress: Progress) -> list[str]:

@@ -68,7 +68,7 @@ def choose(
         config.micro_batch, device=placement.device, num_parameters=num_parameters, store=train
     )
     seen = _probed(config, forward, train, plan=plan, trained=trained)
-    kept = activation_bytes(seen.activation_bytes, MicroBatch(micro_batch), train, config.batch_size)
+    kept = activation_bytes(seen, MicroBatch(micro_batch), train, config.batch_size)
     updated = sum(parameter.numel() for name, parameter in model.named_parameters() if name in trained)
     needed = kept + 4 * (num_parameters + 3 * updated)  # fp32 weights; gradients and two moments
     words["activation_checkpointing"] = decide_recomputing(

@@ -11,7 +11,7 @@ from ..plans import Plan
 from ..run_config import RunConfig
 from .difficulty import Difficulty
 
-_POINTS = 10  # stretches of the course that the plan shows
+_POINTS = 50  # of the course that the plan holds; all of its steps where these are fewer
 
 
 class CourseFacts(NamedTuple):

@@ -17,15 +17,18 @@ from ..models.loaded import LoadedModel
 from ..plan_checks import plan_warnings
 from ..plan_document import RunFacts
 from ..plans import Plan
+from ..policies import NonFinite
 from ..precision import Precision
 from ..prefix.deciding import CachePlan
 from ..run_config import RunConfig
+from ..strategies.chains import without_effect
 from .course_facts import course_facts
 from .difficulty import Difficulty
 from .modes import is_batch_norm
 from .placement import Placement
 from .probe import Probe
 from .schedule_checks import schedule_warnings
+from .setting_checks import setting_warnings
 from .start_weights import held_bytes, holds_start, start_warnings
 from .task_checks import task_warnings
 
@@ -63,11 +66,12 @@ def facts_of(
         device=_device_name(placement.device),
         sizes={name: tuple(parameter.shape) for name, parameter in model.named_parameters() if is_own(name)},
         new=new,
+        dropped=loaded.dropped,
         visible=course.visible,
         evaluations=evaluation_steps(config, plan),
         data=train.fingerprint + validation.fingerprint,
         frozen_weights=_fingerprint(model, without=() if holds_start(config) else trained_names(plan)),
-        activations=activation_bytes(seen.activation_bytes, parsed, train, config.batch_size),
+        activations=activation_bytes(seen, parsed, train, config.batch_size),
         warnings=[
             *plan_warnings(plan, evaluation_steps(config, plan)),
             *_unused_warnings(seen.unused),
@@ -135,14 +139,14 @@ def _micro_batch_range(
     return min(counts), max(counts)
 
 
-def activation_bytes(per_example: int, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
+def activation_bytes(seen: Probe, micro_batch: MicroBatch, train: Store, batch_size: int) -> int:
     """What a micro-batch of the longest examples keeps for backward."""
     most = min(batch_size, len(train))
     if micro_batch.unit == "tokens":
         most = min(most, max(1, micro_batch.amount // int(train.lengths.max())))
     else:
         most = min(most, micro_batch.amount)
-    return per_example * most
+    return seen.per_batch + seen.per_example * most
 
 
 def _batch_norm_warnings(model: nn.Module) -> list[str]:
@@ -162,6 +166,9 @@ def _without_effect(config: RunConfig, plan: Plan, precision: str, lengths: np.n
     found = []
     if config.early_stopping is not None and not config.checkpoint.keep_best:
         found.append("early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best")
+    every = config.checkpoint.keep_every
+    if every is not None and not due_steps(every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps):
+        found.append(f"checkpoint.keep_every: {every}: without effect, as the run is shorter")
     scaler = ("initial_scale", "growth", "backoff", "interval", "min", "max")
     plain = Precision()
     changed = [name for name in scaler if getattr(config.precision, name) != getattr(plain, name)]
@@ -174,10 +181,27 @@ def _without_effect(config: RunConfig, plan: Plan, precision: str, lengths: np.n
     stopping = config.early_stopping
     if stopping is not None and stopping.patience >= len(evaluation_steps(config, plan)):
         found.append(f"early_stopping.patience: {stopping.patience} cannot be reached in this run's evaluations")
+    found += _about_bad_updates(config, plan)
+    found += without_effect(config.strategy, plan.trained())
     found += schedule_warnings(config, plan, evaluation_steps(config, plan))
     found += task_warnings(config, plan)
+    found += setting_warnings(config, plan, num_examples=len(lengths))
     found += start_warnings(config)
     return found
+
+
+def _about_bad_updates(config: RunConfig, plan: Plan) -> list[str]:
+    """Where the policy for them does not do what it says."""
+    policy = config.non_finite
+    if policy.name == "stop" and policy.at_most != NonFinite().at_most:
+        return [f"non_finite.at_most: {policy.at_most}: without effect, as non_finite.name: stop allows none"]
+    if policy.name != "rollback":
+        return []
+    if config.output_dir is None:
+        return ["non_finite.name: rollback: nothing is saved without output_dir, so the first bad update ends the run"]
+    due = due_steps(config.checkpoint.every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+    first = min([*due, *evaluation_steps(config, plan)])
+    return [f"non_finite.name: rollback: a bad update before the first checkpoint (step {first}) ends the run"]
 
 
 def _device_name(device: torch.device) -> str:

@@ -4,37 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
 from ..checkpoints.run_folder import RunFolder
 from ..data.loading import weighted_batch
-from ..data.store import Draw, moved
+from ..data.store import Draw, Store, moved
 from ..encoders import padded
 from ..encoders.vocabulary import restore_rows
 from ..environment import hardware, versions
 from ..evaluation import evaluate
-from ..model_cards.card import CardFacts, model_card
+from ..model_cards.card import CardFacts, Kind, model_card
 from ..model_cards.probe import write_probe
+from ..models.loaded import LoadedModel
 from ..models.saving import base_model_name, save_model
 from ..run_config import as_plain
-from .loop import Training
+from ..wording import worded
+from .loop import Training, stop_if_asked
 from .remembering import write_records
-from .saving import told_of_storage
+from .restoring import told_of_storage
 from .sharding import model_state
 
-Kind = Literal[
-    "text_classification",
-    "text_regression",
-    "text_multi_label",
-    "image_classification",
-    "image_multi_label",
-    "masked_language",
-    "token_classification",
-    "question_answering",
-]
-_KINDS = {"token_classification": "TokenClassification", "question_answering": "QuestionAnswering"}
+# What a model of transformers is for, by what its class ends in, where that is not texts or images as a whole.
+_HEADS: dict[str, Kind] = {
+    "MaskedLM": "masked_language",
+    "TokenClassification": "token_classification",
+    "QuestionAnswering": "question_answering",
+}
 _PROBED = 4  # examples whose logits are kept, to check a model folder against
 _WITHOUT_CLASSES = ("text_regression", "masked_language", "question_answering")
 _PROBED_TOKENS = 8  # the same, of a masked language model
@@ -51,31 +48,35 @@ def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict
     step = run.saver.load_best(state)
     restore_rows(prepared.forward.model)
     final = {"validation": state.metrics[step]}
+    sizes = {"train": len(prepared.train), "validation": len(prepared.validation)}
     if "test" in prepared.config.task.splits():
+        test = prepared.config.task.load_split("test")
+        sizes["test"] = len(test)
         final["test"] = evaluate(
             prepared.forward,
-            prepared.config.task.load_split("test"),
+            test,
             task=prepared.config.task,
             progress=prepared.plan.at(state.step, state.evaluations),
             placement=run.placement,
-            micro_batch=prepared.micro_batch,
+            micro_batch=run.micro_batch,
             tokens=prepared.forward.tokens,
+            between=lambda: stop_if_asked(run),
         )
     metrics: dict[str, Any] = {
         "final": final,
         "best": {"step": step, "metric": prepared.metric, **state.metrics[step]},
         "steps": state.step,
         "stopped_early": state.stopped_early,
-        "skipped_updates": state.scaler.skipped,
+        "skipped_updates": state.scaler.skipped + state.not_finite.num_updates,
         "training_seconds": round(state.seconds, 3),
     }
     if has_folder:
-        _write(run, folder, metrics)
+        _write(run, folder, metrics, sizes)
     prepared.forward.eval()
     return metrics
 
 
-def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any]) -> None:
+def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
     """Every rank gathers (and runs the probe's forward); rank 0 writes."""
     prepared = run.prepared
     names = [name for name in prepared.forward.model.state_dict() if ".original_module." not in name]
@@ -93,7 +94,7 @@ def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any]) 
             id2label=_labels(run),
             state_dict=weights,
         )
-        (path / "README.md").write_text(model_card(_facts(run, metrics, path)), encoding="utf-8")
+        (path / "README.md").write_text(model_card(_facts(run, metrics, path, sizes)), encoding="utf-8")
 
     with told_of_storage(folder.path):
         folder.write_folder("model", fill)
@@ -103,7 +104,7 @@ def _write(run: Training, folder: RunFolder | None, metrics: Mapping[str, Any]) 
             logits=probe["logits"],
             base=prepared.loaded.source,
             library=prepared.loaded.library,
-            kind=_KINDS.get(_kind(run), ""),
+            kind=next((head for head, kind in _HEADS.items() if kind == _kind(run)), ""),
         )
         write_records(folder, prepared.config.task, run.state.remembered, data=prepared.train.fingerprint)
         folder.write_document("metrics.json", metrics)
@@ -135,7 +136,7 @@ def _labels(run: Training) -> dict[int, str]:
     return dict(found) if found else {0: "LABEL_0"}
 
 
-def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
+def _facts(run: Training, metrics: Mapping[str, Any], model: Path, sizes: Mapping[str, int]) -> CardFacts:
     """What the card says: read off the plan and the run, never asked of the user."""
     prepared, config = run.prepared, run.prepared.config
     document, task = prepared.document, config.task
@@ -148,7 +149,7 @@ def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
         base_model="" if getattr(task, "weights", "") == "scratch" else base_model_name(prepared.loaded),
         strategy=_name(document["strategy"]),
         data=_data_name(task),
-        splits={"train": len(prepared.train), "validation": len(prepared.validation)},
+        splits=sizes,
         labels=tuple(_labels(run).values()) if _kind(run) not in _WITHOUT_CLASSES else (),
         results=metrics["final"],
         settings=_settings(run),
@@ -162,21 +163,22 @@ def _facts(run: Training, metrics: Mapping[str, Any], model: Path) -> CardFacts:
 
 
 def _kind(run: Training) -> Kind:
-    """What the card calls the task: its own name, or for a user's own task what its data says."""
-    name = run.prepared.document["task"]
-    if name in get_args(Kind):
-        return name
-    batch = run.prepared.validation.batch([Draw(0, 0, 0)])
-    labels = run.prepared.validation.labels
+    return kind_of(run.prepared.loaded, run.prepared.validation)
+
+
+def kind_of(loaded: LoadedModel, store: Store) -> Kind:
+    """What a model is for: its class says what its head is, and what labels the data has which sort of it.
+
+    So neither a wrapped task nor a user's own has to say it.
+    """
+    head = type(loaded.module).__name__
+    for part, kind in _HEADS.items():
+        if f"For{part}" in head:
+            return kind
+    labels = store.labels
     has_sets = labels is not None and labels.dtype == bool
-    if "pixel_values" in batch:
+    if loaded.library == "timm" or getattr(loaded.module, "main_input_name", "") == "pixel_values":
         return "image_multi_label" if has_sets else "image_classification"
-    if "answers" in batch:
-        return "masked_language"
-    if "wanted" in batch:
-        return "token_classification"
-    if labels is not None and labels.ndim == 2 and labels.dtype.kind == "i":
-        return "question_answering"
     if has_sets:
         return "text_multi_label"
     return "text_regression" if labels is not None and labels.dtype.kind == "f" else "text_classification"
@@ -198,14 +200,8 @@ def _data_name(task: Any) -> str:
 def _settings(run: Training) -> dict[str, str]:
     config, document = run.prepared.config, run.prepared.document
     plain = as_plain(config)
-    settings = {}
-    for key in ("optimizer", "schedule", "strategy", "curriculum", "early_stopping"):
-        if plain[key]:
-            settings[key] = (
-                plain[key]
-                if isinstance(plain[key], str)
-                else ", ".join(f"{name} {value}" for name, value in plain[key].items() if value is not None)
-            )
+    parts = ("optimizer", "schedule", "strategy", "curriculum", "early_stopping")
+    settings = {key.replace("_", " "): worded(plain[key]) for key in parts if plain[key]}
     settings |= {"length": str(config.length), "steps": f"{run.state.step} of {document['total_steps']}"}
     settings |= {"batch size": str(config.batch_size), "order": config.order, "precision": document["precision"]}
     return settings | {"gradient norm": f"clipped at {config.max_grad_norm:g}", "seed": str(config.seed)}
@@ -216,7 +212,7 @@ def plan_lines(document: Mapping[str, Any]) -> list[str]:
     lines = []
     for group in document["groups"]:
         spans = "; ".join(
-            f"steps {span['from']} to {span['to']} at LR up to {span['lr_peak']:.2e}" for span in group["trains"]
+            f"steps {span['from']} to {span['to'] - 1} at LR up to {span['lr_peak']:.2e}" for span in group["trains"]
         )
         lines.append(f"{group['name']}: {spans or 'frozen'}")
     return lines

@@ -13,19 +13,21 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import nn
 
-from ..checkpoints.log import read_log
-from ..checkpoints.run_folder import RunFolder, open_run_folder
+from ..checkpoints.log import ending
+from ..checkpoints.run_folder import RunFolder, check_run_folder, open_run_folder
 from ..choices import listed
 from ..cpu_runtime import cpu_runtime
+from ..crash_logs import crash_logs_in
 from ..curricula import Curriculum
 from ..encoders.vocabulary import keep_used_rows
 from ..environment import environment
 from ..errors import ConfigError, FinetuneError, RunFolderError
 from ..optimizers import SGD, AdamW, OptimizerConfig, param_groups
 from ..plan_document import digest
-from ..policies import Checkpointing, EarlyStopping, Stopping
+from ..policies import Checkpointing, EarlyStopping, NonFinite, Stopping
 from ..precision import Precision
 from ..randomness import preserved
+from ..redaction import redacted
 from ..run_config import RunConfig, as_plain
 from ..schedules import Schedule, WarmupLinear
 from ..speed import Speed
@@ -41,8 +43,9 @@ from .lost import told_of_losses
 from .placement import Placement, placed
 from .prefix_cache import PrefixCache
 from .prepare import Prepared, prepare, sampler_of
+from .restoring import told_of_storage
 from .run_difficulty import run_difficulty
-from .saving import Saver, told_of_storage
+from .saving import Saver
 from .signals import StopRequests, stop_requests
 from .state import RunState
 from .ways import as_libraries_made_it
@@ -78,6 +81,7 @@ def fit(
     evaluate_every: str = "1 epoch",
     checkpoint: Checkpointing = Checkpointing(),  # noqa: B008
     early_stopping: EarlyStopping | None = None,
+    non_finite: NonFinite = NonFinite(),  # noqa: B008
     workers: int = 0,
     log_every: str = "10 steps",
     seed: int = 42,
@@ -109,6 +113,7 @@ def fit(
         evaluate_every: Interval.
         checkpoint: When to save and what to keep.
         early_stopping: None: never.
+        non_finite: What is done about an update whose loss or gradient is not finite.
         workers: Loader processes.
         log_every: Interval.
         seed: Of everything random.
@@ -131,17 +136,20 @@ def fit(
     config = _checked({field.name: given[field.name] for field in fields(RunConfig)}, existing=existing, show=show)
     with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
         runtime = cpu_runtime(placement.device.type, config.speed.cpu_runtime)
-        with runtime, _run_folder(config, placement, existing=existing) as folder:
-            return _run(
-                config,
-                placement,
-                folder,
-                requests,
-                show=show,
-                config_text=config_text,
-                stop_at=stop_at,
-                stopping=stopping,
-            )
+        with runtime:
+            _check_run_folder(config, placement, existing=existing)  # before the model is loaded, which takes long
+            prepared = prepare(config, placement)
+            with _run_folder(config, placement, existing=existing) as folder:  # a refused run leaves none
+                return _run(
+                    prepared,
+                    placement,
+                    folder,
+                    requests,
+                    show=show,
+                    config_text=config_text,
+                    stop_at=stop_at,
+                    stopping=stopping,
+                )
 
 
 def _checked(settings: Mapping[str, Any], *, existing: Existing, show: Show) -> RunConfig:
@@ -161,7 +169,7 @@ def plan_run(config: RunConfig) -> dict[str, Any]:
 
 
 def _run(
-    config: RunConfig,
+    prepared: Prepared,
     placement: Placement,
     folder: RunFolder | None,
     requests: StopRequests,
@@ -171,7 +179,7 @@ def _run(
     stop_at: int | None,
     stopping: Stopping | None,
 ) -> FitResult:
-    prepared = prepare(config, placement)
+    config = prepared.config
     has_folder = config.output_dir is not None
     optimizer = optimizer_of(prepared, placement)
     saver = Saver(prepared, placement, optimizer, folder=folder, has_folder=has_folder, extra={}, speed=config.speed)
@@ -189,6 +197,8 @@ def _run(
     if log is not None and resumed is None and difficulty is not None and difficulty.way:
         log.append({"difficulty": difficulty.told, "scores": difficulty.scores})
     with as_libraries_made_it(prepared.forward), closing(saver), shown:
+        for warning in prepared.document["warnings"]:
+            shown.line(f"warning: {warning}")
         prepared = keep_images(
             prepared,
             placement,
@@ -230,6 +240,31 @@ def optimizer_of(prepared: Prepared, placement: Placement) -> torch.optim.Optimi
     return placement.place(prepared.forward, optimizer, blocks=prepared.blocks)
 
 
+def _check_run_folder(config: RunConfig, placement: Placement, *, existing: Existing) -> None:
+    """Refuse a folder that cannot be taken, on every rank, and write nothing."""
+    if config.output_dir is None:
+        return
+    path = Path(config.output_dir)
+
+    def check() -> None:
+        check_run_folder(path, resume=existing == "resume", overwrite=existing == "overwrite")
+        if existing == "resume":
+            _check_unfinished(path)
+
+    placement.ranks.on_first(check)
+
+
+def _check_unfinished(path: Path) -> None:
+    log = path / "log.jsonl"
+    with told_of_storage(log, what="read"):
+        ended = ending(log)
+    if ended == "finished":
+        raise RunFolderError(
+            f"{path} holds a finished run; there is nothing to resume. Its result is in metrics.json. "
+            "For a longer run choose another output_dir."
+        )
+
+
 @contextmanager
 def _run_folder(config: RunConfig, placement: Placement, *, existing: Existing) -> Iterator[RunFolder | None]:
     """The run folder on rank 0, None on the others; a refusal is raised on every rank."""
@@ -240,19 +275,12 @@ def _run_folder(config: RunConfig, placement: Placement, *, existing: Existing) 
     path = Path(config.output_dir)
 
     def take() -> None:
-        folder = open_run_folder(path, resume=existing == "resume", overwrite=existing == "overwrite")
-        opened.append(folder)
-        ends = [record for record in read_log(folder.path / "log.jsonl") if "ended" in record]
-        if folder.resumed and ends and ends[-1]["ended"] == "finished":
-            folder.close()
-            raise RunFolderError(
-                f"{path} holds a finished run; there is nothing to resume. Its result is in metrics.json. "
-                "For a longer run choose another output_dir."
-            )
+        opened.append(open_run_folder(path, resume=existing == "resume", overwrite=existing == "overwrite"))
 
-    placement.ranks.on_first(take)
     try:
-        yield opened[0] if opened else None
+        placement.ranks.on_first(take)
+        with crash_logs_in(path):
+            yield opened[0] if opened else None
     finally:
         for folder in opened:
             folder.close()
@@ -267,13 +295,13 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
         yield
     except FinetuneError as error:
         ended = {75: "preempted", 130: "interrupted", 70: "diverged"}.get(error.exit_code, "failed")
-        record = {"ended": ended, "exit_code": error.exit_code, "cause": str(error)}
+        record = {"ended": ended, "exit_code": error.exit_code, "cause": redacted(str(error))}
         raise
     except KeyboardInterrupt:
         record = {"ended": "interrupted", "exit_code": 130, "cause": "interrupted at once; nothing was saved"}
         raise
     except BaseException as error:
-        record = {"ended": "failed", "exit_code": 1, "cause": f"{type(error).__name__}: {error}"}
+        record = {"ended": "failed", "exit_code": 1, "cause": redacted(f"{type(error).__name__}: {error}")}
         raise
     finally:
         if folder is not None:
@@ -285,5 +313,8 @@ def _write_documents(folder: RunFolder, prepared: Prepared, placement: Placement
     text = config_text if config_text is not None else json.dumps(as_plain(prepared.config), indent=2) + "\n"
     folder.write_document("config.yaml", text)
     folder.write_document("plan.json", prepared.document)
+    for split, faults in prepared.skipped.items():
+        lines = [{"where": fault.where, "reason": fault.reason, "rows": fault.rows} for fault in faults]
+        folder.write_document(f"bad_rows-{split}.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
     found = environment(seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision)
     folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})

@@ -15,6 +15,7 @@ from ..progress import Progress
 from ..tasks.base import Task
 from .buckets import filled, fixed
 from .cuda_graphs import Recordings, reason_of
+from .memory import lacks_memory
 from .placement import Placement
 from .update import Shown, Totals, Trained, accumulate, output_of, summed
 
@@ -115,9 +116,9 @@ class Gradients:
         try:
             with self._used():
                 return run()
-        except FinetuneError:
-            raise
         except Exception as fault:
+            if isinstance(fault, FinetuneError) or lacks_memory(fault):
+                raise
             why = reason_of(fault)
         self._compiled = None
         warnings.warn(f"speed.compile: blocks are computed as they are: {why}", stacklevel=4)

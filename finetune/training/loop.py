@@ -9,27 +9,28 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from ..checkpoints.log import Log
 from ..choices import listed
-from ..data.loading import updates
-from ..data.sampling import Sampler, Tokens, cut
+from ..data.loading import updates, weighted_batch
+from ..data.sampling import MicroBatch, Sampler, Tokens, cut
 from ..data.store import Draws
 from ..durations import DurationText, due_steps
-from ..errors import ConfigError, DivergedError
+from ..errors import ConfigError
 from ..evaluation import evaluate
 from ..plans import Plan, Setting
 from ..policies import Stopping, best_evaluation
 from ..progress import Evaluation, Progress
 from ..randomness import seed_everything
 from ..tracking import Bar, Lines, Silent, log_record
+from .bad_updates import settle
 from .facts import evaluation_steps
 from .garbage import collected_between
 from .gpu_ways import gradients_of
 from .gradients import Gradients
+from .memory import evaluated, redo_smaller, told_of_memory
 from .modes import set_modes, set_rates, set_trainable
 from .placement import Placement
 from .prefix_cache import PrefixCache
@@ -37,11 +38,22 @@ from .prepare import Prepared
 from .remembering import remember
 from .saving import Saver
 from .signals import StopRequests, stop_error
-from .state import RunState
+from .stalls import StallWatch
+from .state import Losses, RunState
 from .update import Pending, Trained, UpdateStats, num_unread, update
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..data.store import Batch
+
+
+class Unread(NamedTuple):
+    """An update whose figures are not read yet."""
+
+    pending: Pending
+    lr: float  # the highest
+    remembered: dict[str, Tensor]  # by the task, before it
 
 
 @dataclass
@@ -60,7 +72,14 @@ class Training:
     prefix: PrefixCache
     tokens: Tokens = "padded"  # what a micro-batch in tokens counts
     stopping: Stopping | None = None  # beside the run's own early stopping
-    unread: deque[tuple[Pending, float]] = field(default_factory=deque)  # updates not read yet, with their highest LR
+    watch: StallWatch = field(default_factory=StallWatch)
+    unread: deque[Unread] = field(default_factory=deque)
+    is_put_back: bool = False  # weights, to those of a checkpoint: what was set up for the phase is set up again
+
+    @property
+    def micro_batch(self) -> MicroBatch:
+        """How much one forward takes from here on."""
+        return self.prepared.micro_batch.halved(self.state.halvings)
 
 
 class Entered(NamedTuple):
@@ -87,6 +106,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
 
     Raises:
         DivergedError: A loss or gradient is not finite; nothing of that update was applied.
+        ConfigError: One example does not fit in memory.
         PreemptedError, InterruptedRunError: A signal came; a checkpoint was saved.
         StorageError: Checkpoints cannot be written.
     """
@@ -99,32 +119,37 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
     began = time.monotonic() - state.seconds
     _catch_up(run, evaluates_at)
     stage, entered = plan.stage(plan.at(state.step, state.evaluations)), None
-    unread = num_unread(run.optimizer, placement)
-    with collected_between() as collect, ExitStack() as ending:
+    # A policy that lets a run go on after a bad update must hear of it before the next.
+    unread = num_unread(run.optimizer, placement) if config.non_finite.name == "stop" else 0
+    with collected_between() as collect, run.watch, ExitStack() as ending:
         while state.step < plan.total_steps and not state.stopped_early:
-            progress = plan.at(state.step, state.evaluations)._replace(remembered=state.remembered)
+            progress = plan.at(state.step, state.evaluations)._replace(remembered=state.remembered, seed=config.seed)
             if state.step == stage.end or state.step in evaluates_at:
                 stage = plan.stage(progress)
             if entered is None or entered.phase != stage.phase:
-                ending.close()  # what makes the batches of the phase before
-                entered = _enter(run, stage.phase)
-                ending.callback(entered.close)
+                entered = _enter(run, stage.phase, ending)
             setting = plan.setting(progress, stage)
             set_rates(run.optimizer, setting)
             seed_everything(config.seed, "step", state.step, placement.ranks.index)
+            remembered = state.remembered
             pending = _update(run, entered, progress, unread=unread)
-            run.unread.append((pending, max(setting.lrs.values())))
+            run.unread.append(Unread(pending, max(setting.lrs.values()), remembered))
             state.step += 1
             state.seconds = time.monotonic() - began
             stats = _read(run, leave=0 if state.step in events or state.step == stage.end else unread)
+            if state.step <= progress.step:  # an update lacked memory
+                entered = None
+                continue
             if stats is not None and state.step in logs_at:
                 _log(run, stats, setting)
             _heed(run, stats, is_told=state.step == stop_at)
+            if run.is_put_back:
+                entered = _enter(run, stage.phase, ending)
             improved = state.step in evaluates_at and _evaluate(run, stage.phase)
             if improved or state.step in saves_at or state.stopped_early:
                 run.saver.save(state, final=state.step == plan.total_steps or state.stopped_early)
             collect(state.step)
-    _stop_if_asked(run)
+    stop_if_asked(run)
 
 
 def _due(every: DurationText, plan: Plan) -> set[int]:
@@ -132,9 +157,11 @@ def _due(every: DurationText, plan: Plan) -> set[int]:
     return {*due_steps(every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps), plan.total_steps}
 
 
-def _enter(run: Training, phase: int) -> Entered:
-    """Set a phase up, from where the run stands."""
+def _enter(run: Training, phase: int, ending: ExitStack) -> Entered:
+    """Set a phase up, from where the run stands, in place of what ``ending`` holds."""
     prepared, placement = run.prepared, run.placement
+    ending.close()  # what makes the batches of the phase before
+    run.is_put_back = False
     set_trainable(prepared.forward, run.optimizer, prepared.plan.phases[phase].rates, unused=prepared.unused)
     set_modes(prepared.forward, prepared.blocks)
     wrapped = placement.wrap(prepared.forward)
@@ -144,7 +171,7 @@ def _enter(run: Training, phase: int) -> Entered:
         progress=prepared.plan.at(run.state.step, run.state.evaluations),
         is_stopping=lambda: any(_asked(run)),
     )
-    _stop_if_asked(run)  # during its pass, which is then not made
+    stop_if_asked(run)  # during its pass, which is then not made
     batches = updates(
         run.prefix.store_for(phase, "train"),
         run_cuts(run),
@@ -159,19 +186,20 @@ def _enter(run: Training, phase: int) -> Entered:
         forward=prepared.forward,
         config=prepared.config,
         plan=prepared.plan,
-        micro_batch=prepared.micro_batch,
+        micro_batch=run.micro_batch,
         placement=placement,
     )
-    return Entered(phase, wrapped, trained, batches, gradients)
+    entered = Entered(phase, wrapped, trained, batches, gradients)
+    ending.callback(entered.close)
+    return entered
 
 
 def run_cuts(run: Training) -> Callable[[int], list[Draws]]:
     """This rank's draws of a step, micro-batch by micro-batch."""
-    train, ranks = run.prepared.train, run.placement.ranks
+    train, ranks, limit = run.prepared.train, run.placement.ranks, run.micro_batch
 
     def cuts(step: int) -> list[Draws]:
         draws = run.sampler.draws(step)
-        limit = run.prepared.micro_batch
         return cut(draws, train.lengths, num_ranks=ranks.count, micro_batch=limit, tokens=run.tokens)[ranks.index]
 
     return cuts
@@ -179,23 +207,28 @@ def run_cuts(run: Training) -> Callable[[int], list[Draws]]:
 
 def _update(run: Training, entered: Entered, progress: Progress, *, unread: int) -> Pending:
     """The next update, which the task may remember."""
+    run.watch.moved()
     prepared, placement, state = run.prepared, run.placement, run.state
     config = prepared.config
-    pending = update(
-        entered.wrapped,
-        run.optimizer,
-        next(entered.batches),
-        trained=entered.trained,
-        task=config.task,
-        progress=progress,
-        placement=placement,
-        batch_size=config.batch_size,
-        loss_scale=state.scaler.scale,
-        max_grad_norm=config.max_grad_norm,
-        flags=run.requests.flags(),
-        unread=unread,
-        gradients=entered.gradients,
-    )
+    store = run.prefix.store_for(entered.phase, "train")
+    with told_of_memory(run):
+        pending = update(
+            entered.wrapped,
+            run.optimizer,
+            next(entered.batches),
+            trained=entered.trained,
+            task=config.task,
+            progress=progress,
+            placement=placement,
+            batch_size=config.batch_size,
+            loss_scale=state.scaler.scale,
+            max_grad_norm=config.max_grad_norm,
+            flags=run.requests.flags(),
+            unread=unread,
+            gradients=entered.gradients,
+            # FSDP2 gathers weights block by block: a rank that leaves in the middle has no place to come back to.
+            filler=None if placement.is_sharded else lambda: weighted_batch(store, []),
+        )
     remember(
         state,
         pending,
@@ -209,13 +242,22 @@ def _update(run: Training, entered: Entered, progress: Progress, *, unread: int)
 
 
 def _read(run: Training, *, leave: int) -> UpdateStats | None:
-    """Read the figures of updates under way, but for the last ``leave``; returns the newest of those read."""
+    """Read the figures of updates under way, but for the last ``leave``; returns the newest of those read.
+
+    Where one of them lacked memory, the clock stands at it again, and nothing of those under way was applied.
+    """
     stats = None
     while len(run.unread) > leave:
-        pending, lr = run.unread.popleft()
+        pending, lr, remembered = run.unread.popleft()
         stats = pending.read()
-        _settle(run, stats)
-        run.state.losses.append(stats.loss)
+        if stats.lacks_memory:
+            redo_smaller(run, stats.step)
+            run.state.remembered = remembered
+            run.unread.clear()
+            return None
+        if settle(run, stats):
+            total, count = run.state.losses
+            run.state.losses = Losses(total + stats.loss, count + 1)
         run.shown.update(stats.step + 1, loss=stats.loss, lr=lr)
     return stats
 
@@ -223,14 +265,18 @@ def _read(run: Training, *, leave: int) -> UpdateStats | None:
 def _evaluate(run: Training, phase: int) -> bool:
     """Evaluate, decide on early stopping once for all ranks, and say whether this is the best so far."""
     prepared, state = run.prepared, run.state
-    metrics = evaluate(
-        prepared.forward,
-        run.prefix.store_for(phase, "validation"),
-        task=prepared.config.task,
-        progress=prepared.plan.at(state.step, state.evaluations),
-        placement=run.placement,
-        micro_batch=prepared.micro_batch,
-        tokens=run.tokens,
+    metrics = evaluated(
+        run,
+        lambda: evaluate(
+            prepared.forward,
+            run.prefix.store_for(phase, "validation"),
+            task=prepared.config.task,
+            progress=prepared.plan.at(state.step, state.evaluations),
+            placement=run.placement,
+            micro_batch=run.micro_batch,
+            tokens=run.tokens,
+            between=lambda: stop_if_asked(run),
+        ),
     )
     if prepared.metric not in metrics:
         raise ConfigError(f"metric: the task's score has no {prepared.metric!r}; it has {listed(metrics)}")
@@ -249,44 +295,17 @@ def _evaluate(run: Training, phase: int) -> bool:
     return improved
 
 
-def _settle(run: Training, stats: UpdateStats) -> None:
-    """What an update whose gradient was not finite means: under fp16 a smaller scale, else the end.
-
-    Raises:
-        DivergedError: On every rank.
-    """
-    state, precision = run.state, run.prepared.config.precision
-    is_fp16 = run.placement.precision == "fp16"
-    at_floor = is_fp16 and not stats.is_finite and state.scaler.scale <= precision.min
-    if is_fp16 and not at_floor:
-        state.scaler = precision.after_update(state.scaler, finite=stats.is_finite)
-        return
-    if stats.is_finite:
-        return
-    suspects = sorted(run.placement.ranks.rows(np.array(stats.suspects, dtype=np.int64)).tolist())
-    drawn = sorted(draw.index for draw in run.sampler.draws(stats.step))
-    saved = run.saver.last_saved
-    why = f" with the loss scale at its minimum {precision.min:g}" if at_floor else ""
-    which = f"; the loss is not finite on {suspects}" if suspects else ""
-    remedy = f"go on from step {saved}" if saved is not None else "start again"
-    raise DivergedError(
-        f"update {stats.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}{why}. "
-        f"Nothing of it was applied. Its training examples are {drawn}{which}. "
-        f"Check them, or {remedy} with a lower optimizer.lr."
-    )
-
-
 def _log(run: Training, stats: UpdateStats, setting: Setting) -> None:
     """Write a line for the updates since the last one."""
     plan, state = run.prepared.plan, run.state
-    losses, state.losses = state.losses, []
+    losses, state.losses = state.losses, Losses()
     if run.log is None:
         return
     run.log.append(
         log_record(
             step=state.step,
             epoch=state.step / plan.steps_per_epoch,
-            loss=sum(losses) / len(losses),
+            loss=losses.mean(),
             lrs=setting.lrs,
             grad_norms=stats.grad_norms,
             grad_norm=stats.grad_norm,
@@ -301,13 +320,18 @@ def _catch_up(run: Training, evaluates_at: set[int]) -> None:
     if run.state.step in evaluates_at and run.state.step not in run.state.metrics:
         before = run.prepared.plan.at(run.state.step - 1, run.state.evaluations)
         phase = run.prepared.plan.phase(before)
-        _enter(run, phase).batches.close()  # to read what the phase read, to the last bit
+        with ExitStack() as ending:
+            _enter(run, phase, ending)  # to read what the phase read, to the last bit
         _evaluate(run, phase)
         run.saver.rotate(run.state)
 
 
-def _stop_if_asked(run: Training) -> None:
-    """After the last update, whose flags were read when it began."""
+def stop_if_asked(run: Training) -> None:
+    """Outside an update, whose flags were read when it began; every rank asks. What is not saved yet is saved.
+
+    Raises:
+        PreemptedError, InterruptedRunError: A signal came to any rank.
+    """
     flags = _asked(run)
     if any(flags):
         _stop(run, flags)
@@ -322,6 +346,7 @@ def _heed(run: Training, stats: UpdateStats | None, *, is_told: bool) -> None:
 
 def _asked(run: Training) -> list[int]:
     """How many ranks were asked to stop: interrupted, pre-empted."""
+    run.watch.moved()
     return run.placement.ranks.sum(torch.tensor(run.requests.flags())).tolist()
 
 

@@ -43,8 +43,9 @@ def _message(error: RuntimeError) -> str | None:
     loader = _LOADER.match(text)
     if loader:
         what = loader["what"].split(". ")[0].rstrip(". ")
+        made = "".join(f", {note}" for note in getattr(error, "__notes__", ()))  # see ``data.loading_faults``
         return (
-            f"a process that loads data {what}. If memory ran out, lower workers (0 needs none) or batch_size; "
+            f"a process that loads data {what}{made}. If memory ran out, lower workers (0 needs none) or batch_size; "
             "go on with --resume."
         )
     if not (isinstance(error, dist.DistError) or "gloo/" in text):

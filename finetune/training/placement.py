@@ -31,6 +31,8 @@ _UNSYNCED_BUFFERS: dict[str, Any] = {
 if len(_UNSYNCED_BUFFERS) > 1:
     del _UNSYNCED_BUFFERS["broadcast_buffers"]
 _FSDP_ON_CPU = "FSDP was asked for, but Accelerate ignores it on a CPU; use accelerate_configs/ddp_cpu.yaml"
+_WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # where Accelerate looks
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _OVERRIDES = ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_USE_FSDP")
 
 
@@ -147,6 +149,18 @@ def _refuse_unsupported() -> None:
         )
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
         raise LaunchError("DeepSpeed is not supported; use accelerate_configs/ddp.yaml or fsdp2.yaml")
+    if os.environ.get("WORLD_SIZE", "1") != "1" and not os.environ.keys() & {*_RANKS}:
+        raise LaunchError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']} is set without RANK: a run would wait for processes that nobody "
+            "starts. Unset it, or start the run by accelerate launch"
+        )
+    # Accelerate's launcher of one process: it leaves the address for several, and not how many those are (1.15).
+    if {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys() and not os.environ.keys() & {*_WORLD_SIZES}:
+        raise LaunchError(
+            "accelerate launch was asked for several processes, or machines, and started one. Use "
+            "accelerate launch --config_file accelerate_configs/ddp_cpu.yaml (or ddp.yaml on GPUs); "
+            "if one is what you want, --num_processes 1, and MASTER_ADDR unset"
+        )
 
 
 def _accelerator(*, cpu: bool, name: str) -> Accelerator:

@@ -80,7 +80,7 @@ class PrefixCache:
         """
         kept = None if self._given_up else self._prepared.cached.of(phase)
         if kept is not self._kept:
-            self._let_go()
+            self.let_go()
         if kept is None:
             return
         needed = {depth for later, depth in kept.depths.items() if later >= phase}
@@ -170,11 +170,12 @@ class PrefixCache:
         if self._log is not None:
             self._log.append({**note, **counted, "wall_seconds": round(time.monotonic() - began, 3)})
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Drop what is kept: what was frozen is not what it was. The next ``enter`` takes it anew."""
         self._kept, self._arrays, self._stores = None, {}, {}
 
     def _give_up(self, why: str) -> None:
-        self._let_go()
+        self.let_go()
         self._given_up = True
         if self._placement.ranks.is_first:
             warnings.warn(f"frozen layers are computed each time: {why}", stacklevel=3)

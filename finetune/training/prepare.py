@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import nn
 
+from ..data.rows import Fault
 from ..data.sampling import MicroBatch, Sampler, check_order
 from ..data.store import Store
 from ..durations import Duration
@@ -51,6 +52,7 @@ class Prepared(NamedTuple):
     cached: CachePlan  # what is kept of the frozen layers
     used_rows: UsedRows | None  # of the word embedding, that train; None: all
     difficulty: Difficulty | None  # what a curriculum ranks by; None without one
+    skipped: dict[str, tuple[Fault, ...]]  # rows that were left out, of the splits that have such
     document: dict[str, Any]  # what ``finetune plan`` prints
 
 
@@ -106,6 +108,7 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
         cached=chosen.cached,
         used_rows=chosen.used,
         difficulty=difficulty,
+        skipped={name: found for name, store in splits.items() if (found := getattr(store, "skipped", ()))},
         document=describe(plan, config, facts),
     )
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data.loading import weighted_batch
 from ..data.store import Draw, Store, moved
@@ -21,7 +22,8 @@ class Probe(NamedTuple):
     """What the forward and backward of the longest example showed."""
 
     unused: tuple[str, ...]  # planned, and outside the graph: they can never train
-    activation_bytes: int  # kept for backward, parameters left out
+    per_example: int  # bytes kept for backward, parameters left out
+    per_batch: int  # bytes kept however many examples there are, such as matrices that are mixed anew in each forward
 
 
 def probe(forward: Forward, store: Store, *, task: Task, progress: Progress, planned: Collection[str]) -> Probe:
@@ -31,30 +33,50 @@ def probe(forward: Forward, store: Store, *, task: Task, progress: Progress, pla
     for parameter, name in names.items():
         parameter.requires_grad_(name in planned)
     trained = [parameter for parameter, name in names.items() if name in planned]
-    own = {parameter.untyped_storage().data_ptr() for parameter in names}
-    kept: dict[int, int] = {}
-
-    def note(tensor: torch.Tensor) -> Any:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     modes = {module: module.training for module in forward.modules()}
     for module in forward.modules():  # all but batch norm, whose statistics a forward would move
         module.training = not is_batch_norm(module)
     try:
-        longest = int(np.argmax(store.lengths))
+        longest = Draw(0, 0, int(np.argmax(store.lengths)))
         device = next(iter(names)).device
-        batch = moved(weighted_batch(store, [Draw(0, 0, longest)] * 2), device)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            output = task.forward(forward, batch, progress)
-        assert output.losses is not None, "training needs labels"
-        gradients = torch.autograd.grad(output.losses.sum(), trained, allow_unused=True)
+        one, two = (moved(weighted_batch(store, [longest] * count), device) for count in (1, 2))
+        of_one = _losses(forward, one, task=task, progress=progress).kept
+        losses, of_two = _losses(forward, two, task=task, progress=progress)
+        gradients = torch.autograd.grad(losses.sum(), trained, allow_unused=True)
     finally:
         _restore(modes, before)
     unused = [names[p] for p, gradient in zip(trained, gradients, strict=True) if gradient is None]
-    return Probe(tuple(sorted(unused)), sum(kept.values()) // 2)
+    return Probe(tuple(sorted(unused)), max(0, of_two - of_one), max(0, 2 * of_one - of_two))
+
+
+class _Held:
+    """A tensor that the graph keeps; it lives as long as the part of the graph that does."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class _Kept(NamedTuple):
+    """A forward that is ready for backward."""
+
+    losses: Tensor
+    kept: int  # bytes
+
+
+def _losses(forward: Forward, batch: Any, *, task: Task, progress: Progress) -> _Kept:
+    own = {parameter.untyped_storage().data_ptr() for parameter in forward.parameters()}
+    living: WeakSet[_Held] = WeakSet()  # not what was dropped during the forward, whose memory others took
+
+    def note(tensor: Tensor) -> _Held:
+        living.add(held := _Held(tensor.detach()))  # of the result of an operation: else the graph would hold itself
+        return held
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda held: held.tensor):
+        losses = task.forward(forward, batch, progress).losses
+    assert losses is not None, "training needs labels"
+    storages = (held.tensor.untyped_storage() for held in living)
+    kept = {storage.data_ptr(): storage.nbytes() for storage in storages}
+    return _Kept(losses, sum(size for place, size in kept.items() if place not in own))
 
 
 def _restore(modes: dict[nn.Module, bool], trainable: dict[nn.Parameter, bool]) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import FinetuneError
+from ..errors import FinetuneError, RankLostError
 
 T = TypeVar("T")
 
@@ -60,20 +60,41 @@ class Ranks:
         dist.broadcast_object_list(held, src=0, device=self.device if self.device.type != "cpu" else None)
         return held[0]
 
+    def tensor_of_first(self, tensor: Tensor) -> Tensor:
+        """Rank 0's values on every rank, bit for bit, from a contiguous tensor of one shape and type on each."""
+        if self.count > 1 and tensor.numel():
+            raw = tensor.reshape(-1).view(torch.uint8)  # of bytes, as not every backend sends every type
+            sent = raw.to(self.device)
+            dist.broadcast(sent, src=0)
+            if not self.is_first:
+                raw.copy_(sent)
+        return tensor
+
     def on_first(self, work: Callable[[], T]) -> T:
         """Rank 0's result of ``work`` on every rank, or its fault raised on every rank.
 
         Raises:
             FinetuneError: As ``work`` raised it on rank 0.
+            RankLostError: On the other ranks, of anything else that it raised.
         """
         outcome: tuple[T | None, FinetuneError | None] = (None, None)
+        own: Exception | None = None
         if self.is_first:
             try:
                 outcome = (work(), None)
             except FinetuneError as error:
-                outcome = (None, error)
+                own, outcome = error, (None, error)
+            except Exception as error:  # or they would wait until this process is gone
+                own, outcome = error, (None, RankLostError(_failed(error)))
         value, fault = self.first(outcome)
+        if own is not None:
+            raise own
         if fault is not None:
+            fault.is_told = True
             raise fault
         result: T = value
         return result
+
+
+def _failed(error: Exception) -> str:
+    return f"another process of this run has failed ({type(error).__name__}). Its own output says why."

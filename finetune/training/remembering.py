@@ -35,10 +35,10 @@ def remember(
         placement: Where the run is; every rank calls.
         num_examples: Of the training split.
         is_read: Whether the figures of the update are there. Where they are not, an update that turns out bad ends
-            the run, so nobody sees what it has left here.
+            the run, or is taken back together with what it has left here.
     """
     updated = getattr(task, "updated", None)
-    if updated is None or (is_read and not pending.read().is_finite):
+    if updated is None or (is_read and not pending.read().is_applied):
         return
     seen = gathered(pending.shown, placement, num_examples=num_examples)
     state.remembered = updated(state.remembered, seen, progress)

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..checkpoints.errand import Errand
-from ..checkpoints.reading import Checkpoint, newest_good, read_checkpoint, step_name
-from ..checkpoints.retention import rotate, set_aside_after
+from ..checkpoints.retention import Warn, rotate, set_aside_after, warned
 from ..checkpoints.run_folder import RunFolder
 from ..checkpoints.saving import Outcome, save_checkpoint
 from ..checkpoints.snapshot import Snapshot
+from ..durations import due_steps
 from ..errors import RunFolderError, StorageError
-from ..plan_document import differences
 from ..policies import best_evaluation
 from ..speed import Speed
+from .checkpoint_contents import counted
+from .made_on import MadeOn, made_here
 from .placement import Placement
 from .prepare import Prepared
-from .sharding import load_model_state, load_optimizer_state, model_state, optimizer_state, whole
+from .restoring import Restorer, told_of_storage
+from .sharding import load_model_state, model_state, optimizer_state, whole
 from .state import RunState
 
 _TOLERATED_FAILURES = 3  # saves in a row that may fail before the run ends: by then it trains for nothing
-
-
-@contextmanager
-def told_of_storage(path: Path) -> Iterator[None]:
-    """Turn a failed write of what a run cannot do without into one message.
-
-    Raises:
-        StorageError: The disk is full, or failed.
-    """
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as fault:
-        why = getattr(fault, "strerror", None) or str(fault)
-        raise StorageError(f"{path} cannot be written ({why}). Free some space and go on with --resume.") from fault
 
 
 class _Flight(NamedTuple):
@@ -84,9 +68,15 @@ class Saver:
         self._prepared = prepared
         self._placement = placement
         self._optimizer = optimizer
+        self._restorer = Restorer(prepared, placement, optimizer, folder)
         self._folder = folder
         self._has_folder = has_folder
         self._extra = dict(extra)
+        self._here = made_here(prepared, placement)
+        policy, plan = prepared.config.checkpoint, prepared.plan
+        due = partial(due_steps, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
+        self._marks = due(policy.keep_every) if policy.keep_every is not None else []
+        self._saves = due(policy.every) if policy.keep_spaced == "yes" else []
         self._is_async = speed.async_save == "auto"
         self._snapshot = Snapshot()
         self._flight: _Flight | None = None
@@ -155,24 +145,37 @@ class Saver:
             RunFolderError: It was made under another plan; the message lists the differences.
             StorageError: There are checkpoints, and none can be read.
         """
-        ranks = self._placement.ranks
-        path = ranks.on_first(self._newest_path)
-        if path is None:
+        found = self._restorer.newest()
+        if found is None:
+            self._placement.ranks.on_first(self._begin_log)
             return None
-        checkpoint = read_checkpoint(path)
-        self._check_plan(checkpoint)
-        load_model_state(self._prepared.forward, checkpoint.tensors["model"])
-        load_optimizer_state(self._optimizer, checkpoint.tensors["optimizer"])
-        self._extra = dict(checkpoint.tensors.get("extra", {}))
-        state = RunState.from_document(checkpoint.documents["progress"])
-        remembered = checkpoint.tensors.get("remembered", {})
+        self._restorer.put(found)
+        self._extra = dict(found.tensors.get("extra", {}))
+        state = RunState.from_document(found.documents["progress"])
+        remembered = found.tensors.get("remembered", {})
         state.remembered = {name: tensor.to(self._placement.device) for name, tensor in remembered.items()}
-        if self._folder is not None:
-            self._folder.log.truncate_to(checkpoint.documents["progress"]["log_offset"])
-            set_aside_after(self._folder.checkpoints, checkpoint.step, run_id=self._folder.run_id)
-            self.rotate(state)  # a kill between a save and its rotation leaves one too many
-        self._last_saved = checkpoint.step
+        self._placement.ranks.on_first(partial(self._cut_back, found.documents["progress"]["log_offset"], state))
+        before = MadeOn.from_document(found.documents["progress"]["made_on"])
+        if told := self._here.told_of(before, step=found.step):
+            self._warn(told)
+        self._last_saved = found.step
         return state
+
+    def reload(self) -> int | None:
+        """Put the weights and moments of the newest good checkpoint into the run under way, and return its step.
+
+        The clock, the evaluations and what the task remembers stay as they are; a parameter whose training began
+        after that checkpoint has no moments any more. Every rank calls it. None where nothing was saved yet, and
+        then nothing is changed.
+
+        Raises:
+            StorageError: There are checkpoints, and none can be read.
+        """
+        found = self._restorer.newest() if self._has_folder and self.last_saved is not None else None
+        if found is None:
+            return None
+        self._restorer.put(found)
+        return found.step
 
     @property
     def extra(self) -> dict[str, Tensor]:
@@ -187,28 +190,38 @@ class Saver:
             warnings.warn(f"{self._prepared.metric} was never a number, so the last weights are used", stacklevel=2)
         if best is None or best.step == state.step:
             return state.step
-        weights = self._best_weights(best.step)
-        if weights is None:
-            warnings.warn(f"the best weights (step {best.step}) were not saved; the last are used", stacklevel=2)
+        try:
+            weights = self._best_weights(best.step)
+        except RunFolderError as fault:
+            warnings.warn(f"the best weights (step {best.step}) {fault}; the last are used", stacklevel=2)
             return state.step
         load_model_state(self._prepared.forward, weights)
         return best.step
 
-    def _newest_path(self) -> Path | None:
+    def _begin_log(self) -> None:
         assert self._folder is not None
-        found = newest_good(self._folder.checkpoints, run_id=self._folder.run_id)
-        if found is None:
+        if self._folder.log.offset:
+            self._warn(f"{self._folder.checkpoints} holds no checkpoint yet: the run starts again at step 0")
+        with told_of_storage(self._folder.path):
             self._folder.log.truncate_to(0)
-        return found.path if found else None
 
-    def _best_weights(self, step: int) -> Mapping[str, Tensor] | None:
-        if not self._has_folder:
-            return self._best[1] if self._best and self._best[0] == step else None
-        root = self._placement.ranks.first(self._folder.checkpoints if self._folder else None)
-        try:
-            return read_checkpoint(root / step_name(step)).tensors["model"]
-        except RunFolderError:
-            return None
+    def _cut_back(self, log_offset: int, state: RunState) -> None:
+        """Take back what a run wrote after the checkpoint that it goes on from."""
+        assert self._folder is not None
+        log = self._folder.log
+        with told_of_storage(self._folder.path):
+            if log.offset < log_offset:
+                self._warn(f"{log.path} lacks lines that it had at step {state.step}; the run goes on without them")
+            log.truncate_to(log_offset)
+            set_aside_after(self._folder.checkpoints, state.step, run_id=self._folder.run_id)
+            self._rotation(state)(warned)  # a kill between a save and its rotation leaves one too many
+
+    def _best_weights(self, step: int) -> Mapping[str, Tensor]:
+        if self._has_folder:
+            return self._restorer.weights_of(step)
+        if self._best is None or self._best[0] != step:
+            raise RunFolderError("were not saved")
+        return self._best[1]
 
     def _gathered(self, state: RunState, *, snapshot: bool) -> dict[str, dict[str, Tensor]]:
         """Weights and moments, whole, on the CPU; only the ranks that must take part in gathering do.
@@ -237,9 +250,14 @@ class Saver:
     def _work(self, state: RunState, tensors: Mapping[str, Mapping[str, Tensor]]) -> Callable[[], Outcome]:
         """The save itself, over nothing that training changes."""
         assert self._folder is not None
-        folder, policy, snapshot = self._folder, self._prepared.config.checkpoint, self._snapshot
+        folder, snapshot = self._folder, self._snapshot
         # Of the log only what is there now: lines of later steps would be told twice after a resume.
-        progress = {**state.document(), "log_offset": folder.log.offset}
+        progress = {
+            **state.document(),
+            "log_offset": folder.log.offset,
+            "tensors": counted(tensors),
+            "made_on": self._here._asdict(),
+        }
         save = partial(
             save_checkpoint,
             folder,
@@ -247,9 +265,7 @@ class Saver:
             tensors=tensors,
             documents={"progress": progress, "plan": self._prepared.document["identity"]},
             parent_step=self._last_saved,
-            scores=_scores(state),
-            keep_last=policy.keep_last,
-            keep_best=policy.keep_best,
+            rotate=self._rotation(state),
         )
 
         def work() -> Outcome:
@@ -305,32 +321,26 @@ class Saver:
     def rotate(self, state: RunState) -> None:
         """Point ``best`` at the best checkpoint, and delete those that need not stay."""
         self._land()
-        if self._folder is None:
-            return
+        if self._folder is not None:
+            self._rotation(state)(warned)
+
+    def _rotation(self, state: RunState) -> Callable[[Warn], object]:
+        """What deletes the checkpoints that need not stay by what is known now; in any thread, at any time."""
+        assert self._folder is not None
         policy = self._prepared.config.checkpoint
-        rotate(
+        work = partial(
+            rotate,
             self._folder.checkpoints,
             run_id=self._folder.run_id,
-            scores=_scores(state),
+            scores={evaluation.step: evaluation.score for evaluation in state.evaluations},
             keep_last=policy.keep_last,
             keep_best=policy.keep_best,
+            marks=self._marks,
+            saves=self._saves,
         )
+        return lambda warn: work(warn=warn)
 
     def _keep_best(self, state: RunState) -> None:
         best = best_evaluation(state.evaluations)
         if self._prepared.config.checkpoint.keep_best and best is not None and best.step == state.step:
             self._best = (state.step, model_state(self._prepared.forward, self._prepared.saved_names))
-
-    def _check_plan(self, checkpoint: Checkpoint) -> None:
-        before: Mapping[str, Any] = checkpoint.documents["plan"]
-        lines = differences(before, self._prepared.document["identity"])
-        if lines:
-            shown = "\n  ".join(lines[:20])
-            raise RunFolderError(
-                f"{checkpoint.path} was made under another plan, so it cannot be continued:\n  {shown}\n"
-                "Undo these changes, or start a new run in another output_dir."
-            )
-
-
-def _scores(state: RunState) -> dict[int, float]:
-    return {evaluation.step: evaluation.score for evaluation in state.evaluations}

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import ConfigError
+from ..plan_curves import flat
 from ..plans import Plan
 from ..run_config import RunConfig
-from ..schedules import MultiStep, ReduceOnPlateau, Schedule, WarmupLinear
+from ..schedules import CosineRestarts, MultiStep, ReduceOnPlateau, Schedule, WarmupLinear
 
 
 class Use(NamedTuple):
@@ -31,7 +32,7 @@ def schedule_warnings(config: RunConfig, plan: Plan, evaluations: Sequence[int])
     Raises:
         ConfigError: A schedule sets the momentum of an optimizer that was told to have none.
     """
-    uses = _uses(plan)
+    uses = _uses(plan, evaluations)
     _check_momentum(config, plan, uses)
     found = []
     if all(use.schedule is not plan.schedule for use in uses) and config.schedule != WarmupLinear():
@@ -44,6 +45,8 @@ def schedule_warnings(config: RunConfig, plan: Plan, evaluations: Sequence[int])
                     f"{path}.patience: {schedule.patience} is never exceeded, so the rate never falls: a cut needs "
                     f"{needed} evaluations before the end, and there are {count}"
                 )
+        if isinstance(schedule, CosineRestarts) and schedule.cycles > end - start:
+            found.append(f"{path}.cycles: {schedule.cycles} are more than its {end - start} steps; have fewer")
         if isinstance(schedule, MultiStep):
             clock = plan.at(0)._replace(total_steps=end - start)
             late = [text for text in schedule.milestones if clock.steps(text) >= end - start]
@@ -52,10 +55,10 @@ def schedule_warnings(config: RunConfig, plan: Plan, evaluations: Sequence[int])
     return found
 
 
-def _uses(plan: Plan) -> list[Use]:
-    """Every schedule that the run may ask, once for each stretch."""
-    starts = plan.starts(plan.at(0))
-    ends = [*starts[1:], plan.total_steps]
+def _uses(plan: Plan, evaluations: Sequence[int]) -> list[Use]:
+    """Every schedule that the run may ask, once for each stretch: the longest, where a plateau may start it."""
+    starts = plan.starts(plan.at(plan.total_steps, flat(plan, evaluations)))
+    ends = [min(end, plan.total_steps) for end in (*plan.starts(plan.at(0))[1:], plan.total_steps)]
     found: dict[tuple[int, int], Use] = {}
     for number in plan.reachable():
         for rate in plan.phases[number].rates.values():
@@ -63,8 +66,7 @@ def _uses(plan: Plan) -> list[Use]:
                 found[id(plan.schedule), 0] = Use("schedule", plan.schedule, 0, plan.total_steps)
             elif starts[number] < plan.total_steps:
                 path = f"strategy: phase {number}, schedule"
-                use = Use(path, rate.schedule, starts[number], min(ends[number], plan.total_steps))
-                found[id(rate.schedule), number] = use
+                found[id(rate.schedule), number] = Use(path, rate.schedule, starts[number], ends[number])
     return list(found.values())
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from ..data.sampling import MicroBatch
 from ..encoders import Forward
 from ..evaluation import evaluate
+from ..models.contained import check_adapter
 from ..progress import Progress
 from ..randomness import preserved
 from ..run_config import RunConfig
@@ -57,6 +58,7 @@ def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
     if (model / "adapter_config.json").is_file():
         from peft import PeftModel
 
+        check_adapter(model)
         return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
     library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
     task = replaced(task, model=f"{library}{model}", weights="pretrained")

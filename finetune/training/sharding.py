@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..encoders import PREFIX
+from .ranks import Ranks
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -30,6 +31,23 @@ def sharded_like(full: Tensor, reference: Tensor) -> Tensor:
     if isinstance(reference, DTensor):
         return distribute_tensor(full, reference.device_mesh, reference.placements)
     return full
+
+
+def from_first(ranks: Ranks, tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """Rank 0's tensors on every rank, on the CPU; what the others give is not looked at.
+
+    So one process reads a file for all: no two can find different things in it, or one of them a fault.
+    """
+    kinds = ranks.first(
+        {stem: {name: (one.dtype, tuple(one.shape)) for name, one in part.items()} for stem, part in tensors.items()}
+    )
+    return {
+        stem: {
+            name: ranks.tensor_of_first(tensors[stem][name] if ranks.is_first else torch.empty(shape, dtype=dtype))
+            for name, (dtype, shape) in part.items()
+        }
+        for stem, part in kinds.items()
+    }
 
 
 def model_state(
@@ -70,7 +88,7 @@ def optimizer_state(
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor]) -> None:
-    """Give each parameter the state saved under its name."""
+    """Give each parameter the state saved under its name; one that has none there has none any more."""
     by_name: dict[str, dict[str, Tensor]] = {}
     for path, tensor in sorted(saved.items()):  # cutting is a collective: every rank in one order
         name, _, key = path.rpartition("/")
@@ -80,6 +98,8 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, T
             state: dict[str, Any] = by_name.pop(name, {})
             if state:
                 optimizer.state[parameter] = {key: _placed(full, parameter) for key, full in state.items()}
+            else:
+                optimizer.state.pop(parameter, None)
     assert not by_name, f"optimizer state of unknown parameters: {sorted(by_name)[:3]}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from ..data.store import moved
 from ..progress import Progress
 from ..tasks.base import Output, Task
+from .memory import within_memory
 from .placement import Placement
 from .sharding import local
 
@@ -48,6 +49,13 @@ class UpdateStats(NamedTuple):
     is_finite: bool
     suspects: list[int]  # this rank's examples whose loss is not finite
     flags: list[int]  # the sum over ranks of the flags handed in
+    first_bad: str = ""  # the first weight whose gradient is not finite
+    lacks_memory: bool = False  # some rank could not compute its part
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether the optimizer stepped."""
+        return self.is_finite and not self.lacks_memory
 
 
 class Trained:
@@ -58,11 +66,12 @@ class Trained:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        members: dict[str, list[Tensor]] = {}
+        members: dict[str, list[tuple[str, Tensor]]] = {}
         for group in optimizer.param_groups:
-            training = [parameter for parameter in group["params"] if parameter.requires_grad]
-            members.setdefault(group["group"], []).extend(training)
-        self.parameters = [parameter for group in members.values() for parameter in group]
+            pairs = zip(group["names"], group["params"], strict=True)
+            members.setdefault(group["group"], []).extend(pair for pair in pairs if pair[1].requires_grad)
+        self.names = [name for group in members.values() for name, _ in group]
+        self.parameters = [parameter for group in members.values() for _, parameter in group]
         self.counts = {name: len(group) for name, group in members.items() if group}
         self._is_sharded = any(isinstance(parameter, DTensor) for parameter in self.parameters)
         self.spoiled: Tensor | None = None  # on the device: 1 from the first bad update on
@@ -91,8 +100,8 @@ class Pending:
     """The figures of an update, which a device may still be computing.
 
     Args:
-        row: Sum of losses, valid items, flags, and squared gradient norms, the same on every rank: (2 + flags +
-            parameters,) fp64, or numbers where nothing is under way.
+        row: Sum of losses, valid items, flags, how many ranks lack memory, and squared gradient norms, the same on
+            every rank: (3 + flags + parameters,) fp64, or numbers where nothing is under way.
         progress: The clock of the update.
         trained: What the norms are of.
         num_ranks: Over which the gradient was averaged.
@@ -116,7 +125,7 @@ class Pending:
             self._row = torch.empty_like(row, device="cpu", pin_memory=True).copy_(row, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
-        self._step, self._counts = progress.step, trained.counts
+        self._step, self._counts, self._names = progress.step, trained.counts, trained.names
         self._averaged = num_ranks / factor
         self.shown = shown
 
@@ -125,13 +134,13 @@ class Pending:
         if self._arrived is not None:
             self._arrived.synchronize()
         values: list[float] = self._row.tolist() if isinstance(self._row, Tensor) else self._row
-        at = len(values) - sum(self._counts.values())
-        loss_sum, num_items, flags = values[0], values[1] or 1.0, values[2:at]
+        at = len(values) - len(self._names)
+        loss_sum, num_items, flags, num_lacking = values[0], values[1] or 1.0, values[2 : at - 1], values[at - 1]
         unscale = self._averaged / num_items
-        norms = {}
+        norms, begin = {}, at
         for name, count in self._counts.items():
-            norms[name] = math.sqrt(sum(values[at : at + count])) * unscale
-            at += count
+            norms[name] = math.sqrt(sum(values[begin : begin + count])) * unscale
+            begin += count
         total = math.sqrt(sum(norm**2 for norm in norms.values()))
         is_finite = math.isfinite(loss_sum) and math.isfinite(total)
         return UpdateStats(
@@ -144,7 +153,13 @@ class Pending:
             is_finite=is_finite,
             suspects=[] if is_finite else _not_finite(self.shown),
             flags=[int(flag) for flag in flags],
+            first_bad="" if is_finite else self._first_bad(values[at:]),
+            lacks_memory=num_lacking > 0,
         )
+
+    def _first_bad(self, squares: Sequence[float]) -> str:
+        """The first weight whose gradient is not finite; none where only the loss is not."""
+        return next((name for name, square in zip(self._names, squares, strict=True) if not math.isfinite(square)), "")
 
 
 def num_unread(optimizer: torch.optim.Optimizer, placement: Placement) -> int:
@@ -214,6 +229,7 @@ def update(
     flags: Sequence[int],
     unread: int = 0,
     gradients: Accumulate | None = None,
+    filler: Callable[[], Batch] | None = None,
 ) -> Pending:
     """Accumulate, reduce, clip and step; a gradient that is not finite is dropped on every rank.
 
@@ -235,11 +251,24 @@ def update(
         flags: To be summed over ranks.
         unread: As ``num_unread`` has it: 0 reads the figures before the step.
         gradients: What does as ``accumulate`` does, in a faster way.
+        filler: Makes a batch of weight 0, which a rank that lacks memory computes instead of its part, so that the
+            others do not wait for it; the update is not applied anywhere then. None: it raises.
+
+    Raises:
+        MemoryError: For that batch there is no memory either.
     """
     factor = loss_scale / batch_size  # near the mean, so that a sum does not overflow fp16
-    totals, shown = (gradients or accumulate)(
-        wrapped, micro_batches, task=task, progress=progress, placement=placement, factor=factor
-    )
+    settings: dict[str, Any] = {"task": task, "progress": progress, "placement": placement, "factor": factor}
+
+    def part() -> tuple[Totals, list[Shown]]:
+        return (gradients or accumulate)(wrapped, micro_batches, **settings)
+
+    def nothing() -> tuple[Totals, list[Shown]]:
+        assert filler is not None
+        return accumulate(wrapped, [filler()], **settings)
+
+    (totals, shown), lacks_memory = within_memory(part, instead=nothing) if filler is not None else (part(), False)
+    flags = [*flags, int(lacks_memory)]
     row = _row(totals, flags, trained.norms(), placement, unread=unread)
     count = placement.ranks.count  # DDP and FSDP take the mean over ranks
     pending = Pending(row, progress=progress, trained=trained, num_ranks=count, factor=factor, shown=shown)
@@ -249,7 +278,7 @@ def update(
             row, trained, num_flags=len(flags), averaged=count / factor, max_grad_norm=max_grad_norm
         )
         _step(optimizer, grad_scale=divisor, found_inf=trained.spoiled)
-    elif (stats := pending.read()).is_finite:
+    elif (stats := pending.read()).is_applied:
         clip = max(1.0, (stats.grad_norm + _EPSILON) / max_grad_norm) if max_grad_norm else 1.0
         _divide_and_step(optimizer, trained, clip / stats.unscale)
     trained.clear()
@@ -284,11 +313,12 @@ def _judged(
 ) -> tuple[Tensor, Tensor]:
     """What divides the gradients, and whether they must not be applied, (), fp32 on the device; nothing is read.
 
-    After an update that is not finite none is applied, as the host learns of it only during the next.
+    After an update that is not finite, or lacks memory, none is applied, as the host learns of it only during the
+    next. The last of the flags says which lacks memory.
     """
     unscale = averaged / torch.where(row[1] > 0, row[1], 1.0)
     norm = row[2 + num_flags :].sum().sqrt() * unscale
-    spoiled = (~torch.isfinite(norm + row[0])).float()
+    spoiled = (~torch.isfinite(norm + row[0]) | (row[1 + num_flags] > 0)).float()
     if trained.spoiled is not None:
         spoiled = torch.maximum(spoiled, trained.spoiled)
     divisor = unscale.reciprocal()

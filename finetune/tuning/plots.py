@@ -9,31 +9,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.atomic import write_file_atomically
+from ..pictures import MARK, blank, styled, write
 from .results import Trial, TuneResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "0.4",
-    "xtick.color": "0.3",
-    "ytick.color": "0.3",
-    "legend.frameon": False,
-    "svg.hashsalt": "tune",  # the same search gives the same file
-}
-_BEST = "#c8452f"
 _MOST_COLOURS = 6
+_MOST_LETTERS = 44
 
 
 def draw(result: TuneResult) -> None:
     """Writes ``history.svg``, and ``importances.svg`` where there are enough trials to say."""
-    from matplotlib import rc_context
-
-    with rc_context(_STYLE):
+    with styled():
         _write(history_of(result), result, "history.svg")
         if result.importances:
             _write(importances_of(result), result, "importances.svg")
@@ -41,24 +30,16 @@ def draw(result: TuneResult) -> None:
 
 def _write(figure: Figure, result: TuneResult, name: str) -> None:
     content = io.BytesIO()
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    write(figure, content, kind="svg")
     write_file_atomically(result.folder / name, content.getvalue())
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)  # no window, whatever the machine has
-    return figure, figure.subplots()
 
 
 def history_of(result: TuneResult) -> Figure:
     """The value of each trial in the order in which they began, and the best so far."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(7.5, 3.6)
+    figure = blank(7.5, 3.6)
+    axes = figure.subplots()
     by, groups = _grouped(result.complete)
     for colour, (label, trials) in zip(_colours(len(groups)), groups.items(), strict=True):
         spreads = [0.0 if math.isnan(trial.spread) else trial.spread for trial in trials]
@@ -86,7 +67,7 @@ def history_of(result: TuneResult) -> Figure:
     order = sorted(range(len(labels)), key=lambda at: (labels[at] not in groups, at))  # the groups first
     figure.legend(
         [handles[at] for at in order],
-        [labels[at] for at in order],
+        [_short(labels[at]) for at in order],
         loc="outside right upper",
         title=by or None,
         fontsize="small",
@@ -105,7 +86,7 @@ def _draw_best(axes: Axes, result: TuneResult) -> None:
         return
     best = list(itertools.accumulate((trial.value for trial in done), better))
     steps = [*(trial.number for trial in done), len(result.trials) - 0.5]
-    axes.step(steps, [*best, best[-1]], where="post", color=_BEST, linewidth=1.3, zorder=1, label="best so far")
+    axes.step(steps, [*best, best[-1]], where="post", color=MARK, linewidth=1.3, zorder=1, label="best so far")
 
 
 def _draw_lost(axes: Axes, result: TuneResult) -> None:
@@ -128,6 +109,11 @@ def _grouped(trials: Sequence[Trial]) -> tuple[str, dict[str, list[Trial]]]:
     return "", {"": list(trials)} if trials else {}
 
 
+def _short(label: str) -> str:
+    """A component that shares its name with another is called by all of its values, which may be many."""
+    return label if len(label) <= _MOST_LETTERS else f"{label[: _MOST_LETTERS - 1]}…"
+
+
 def _colours(count: int) -> list[Any]:
     from matplotlib import colormaps
 
@@ -137,7 +123,8 @@ def _colours(count: int) -> list[Any]:
 def importances_of(result: TuneResult) -> Figure:
     """A bar for each path: its share of the variance between trials."""
     shares = sorted(result.importances.items(), key=lambda item: item[1])
-    figure, axes = _figure(6.5, 0.9 + 0.32 * len(shares))
+    figure = blank(6.5, 0.9 + 0.32 * len(shares))
+    axes = figure.subplots()
     axes.barh([name for name, _ in shares], [share for _, share in shares], color="#3b6f8f", height=0.6)
     for at, (_, share) in enumerate(shares):
         axes.text(share + 0.01, at, f"{share:.0%}", va="center", fontsize="small", color="0.3")

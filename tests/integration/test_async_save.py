@@ -20,8 +20,9 @@ from finetune.policies import Checkpointing
 from finetune.speed import Speed
 from finetune.tasks.base import Output
 from tests.forked import Acting, ended_child, send
+from tests.integration.test_full_disks import limit
 from tests.integration.test_resume import finished
-from tests.integration.test_signals import left, limit
+from tests.integration.test_signals import left
 from tests.runs import STRATEGIES, digest, history, image_task, run, text_task
 
 SETTINGS = {

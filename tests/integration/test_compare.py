@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from dataclasses import replace
 
@@ -14,14 +15,15 @@ import pytest
 from safetensors.torch import load_file
 
 import finetune
+from finetune import Checkpointing
 from finetune.cli import main
 from finetune.comparing import compare
 from finetune.comparing.processes import Work, done
 from finetune.comparing.report import tables
 from finetune.comparing.results import summary_of
 from finetune.config import dump, resolve
-from finetune.demonstration.children import FORKS
 from finetune.errors import ConfigError, LaunchError, RunFolderError
+from finetune.forking.children import FORKS
 from finetune.optimizers import SGD
 from finetune.strategies import Freeze
 from finetune.training import fit
@@ -196,6 +198,16 @@ def document_of(scores, *, constant=0.5, direction="maximize", steps=(10, 10, 10
     return {**document, "metric": "accuracy", "split": "test", "direction": direction}
 
 
+def test_the_exit_code_is_of_the_runs_that_were_asked_for():
+    from finetune.cli.compare import _exit_code
+
+    document = document_of([[0.7, 0.8], [0.7, 0.8]])
+    document["cells"]["cell-1"]["runs"]["9"] = {"ended": "failed", "error": "out of memory", "exit_code": 1}
+    assert _exit_code(document) == 0  # seed 9 is of an earlier call
+    document["seeds"].append(9)
+    assert _exit_code(document) == 1
+
+
 def test_differences_beyond_noise_and_within():
     first = [0.70, 0.71, 0.72, 0.70, 0.73, 0.71, 0.70]
     noise = [0.02, -0.01, 0.01, -0.02, 0.01, -0.015, 0.004]
@@ -256,6 +268,28 @@ def test_processes_side_by_side(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         list(done(works, jobs=2))
     assert multiprocessing.active_children() == []  # the other one was ended, too
+
+
+@pytest.mark.skipif(not FORKS, reason="this platform does not fork")
+def test_the_verb_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    checkpoint = Checkpointing(every="1 step")
+    for name, cell in cells(tmp_path, length="200 steps", checkpoint=checkpoint).items():
+        (tmp_path / f"{name}.yaml").write_text(dump(cell))
+
+    def stop():
+        while not list((tmp_path / "found").glob("cells/full/*/checkpoints/step-*")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    with pytest.raises(SystemExit) as end:
+        words = [str(tmp_path / "full.yaml"), str(tmp_path / "freeze.yaml"), f"output_dir={tmp_path / 'found'}"]
+        main(argv=["compare", *words])
+    signal.signal(signal.SIGINT, before)
+    assert end.value.code == 130 and "go on with --resume" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not FORKS, reason="this platform does not fork")

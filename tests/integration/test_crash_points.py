@@ -3,6 +3,7 @@
 The operations are enumerated by a dry run, so a new one is covered without a change here.
 """
 
+# ruff: noqa: F401, F811 - fixtures are imported by name
 from __future__ import annotations
 
 import errno
@@ -11,7 +12,6 @@ import random
 import resource
 import shutil
 import signal
-import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
@@ -20,69 +20,14 @@ import pytest
 import torch
 
 from finetune.checkpoints.atomic import finish_interrupted, write_file_atomically, write_folder_atomically
-from finetune.checkpoints.files import Files
 from finetune.checkpoints.log import read_log
 from finetune.checkpoints.reading import newest_good, read_checkpoint
 from finetune.checkpoints.retention import rotate, saved_steps
 from finetune.checkpoints.run_folder import open_run_folder
 from finetune.checkpoints.writing import write_checkpoint
+from tests.file_faults import CHANGING, REAL, Kill, Watched, full, killed, place
 
 SCORES = {1: 0.9, 2: 0.3, 3: 0.9, 4: 0.5}
-REAL = Files()
-CHANGING = {name for name in vars(Files) if not name.startswith("_")} - {"listdir", "size", "read"}
-
-
-class Kill(BaseException):
-    """Stands for SIGKILL: nothing of ours may catch it."""
-
-
-class Watched:
-    """The real file system, with something done at operation number ``at`` (from 0)."""
-
-    def __init__(self, at: int | None = None, act=None, *, names=frozenset(), partly: bool = False, lasting=True):
-        self.at, self.act, self.names, self.partly, self.lasting = at, act, names, partly, lasting
-        self.calls: list[str] = []
-
-    def __getattr__(self, name):
-        real = getattr(REAL, name)
-
-        def call(*arguments):
-            if self.names and name not in self.names:
-                return real(*arguments)
-            number = len(self.calls)
-            self.calls.append(name)
-            if self.at is not None and (number == self.at or (self.lasting and number > self.at)):
-                self._fail(name, arguments, first=number == self.at)
-            return real(*arguments)
-
-        return call
-
-    def _fail(self, name, arguments, *, first: bool):
-        if first and self.partly and name == "write":
-            os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
-        if first and self.partly and name == "rmtree":
-            shutil.rmtree(next(iter(sorted(arguments[0].iterdir())), arguments[0]), ignore_errors=True)
-            for path in sorted(arguments[0].iterdir())[::2]:
-                path.unlink()
-        if name == "close":
-            REAL.close(*arguments)  # the process is gone, and so are its open files
-        self.act()
-
-
-def killed():
-    raise Kill
-
-
-def full():
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-@pytest.fixture
-def place():
-    """A folder in memory where there is one: an fsync costs 6 ms on a disk."""
-    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def live(path: Path, files, acknowledged: list[int]) -> None:

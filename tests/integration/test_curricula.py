@@ -13,6 +13,7 @@ import torch
 from finetune.cli import main
 from finetune.config import dump
 from finetune.curricula import Column, Curriculum, DataMapScore, TeacherLoss
+from finetune.curricula.difficulties import WORDS
 from finetune.curricula.pictures import edge_density, entropy
 from finetune.curricula.texts import rarity
 from finetune.errors import ConfigError, DataError, ModelError, PreemptedError
@@ -70,6 +71,11 @@ def refused(task, curriculum, **changes):
 
 
 # Each difficulty, planned and run
+
+
+def test_every_word_for_a_difficulty_is_among_these():
+    words = {word for word in (*OF_TEXTS, *OF_IMAGES) if isinstance(word, str)}
+    assert words - {"words"} == set(WORDS)
 
 
 @pytest.mark.parametrize("difficulty", OF_TEXTS, ids=str)

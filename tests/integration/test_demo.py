@@ -14,11 +14,11 @@ import pytest
 
 from finetune.config import dump
 from finetune.demonstration import baselines, showing
-from finetune.demonstration.children import FORKS, Report, report_of
 from finetune.demonstration.courses import Course, Trained, courses
 from finetune.demonstration.folder import RESULTS, claim
 from finetune.demonstration.report import Part, Row, as_json, ending, print_part
 from finetune.errors import DataError, ModelError, RunFolderError
+from finetune.forking.children import FORKS, Report, report_of
 from tests import runs
 
 forking = pytest.mark.skipif(not FORKS, reason="this platform does not fork")
@@ -193,7 +193,7 @@ def test_without_its_memory_a_row_has_an_empty_cell(capsys):
 _INTERRUPTED = """
 import signal, sys
 from pathlib import Path
-from finetune.demonstration.children import report_of
+from finetune.forking.children import report_of
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 

@@ -259,6 +259,8 @@ def test_json(cli, tiny):
         (("--steps", 3), "--steps: got 3; expected at least 20"),
         (("--from", 0), "--from: got 0.0; expected above 0"),
         (("--from", 1, "--to", 2), "--to: got 2; expected at least ten times the first rate, 1"),
+        (("--warm-head-lr", 0.1), "--warm-head-lr 0.1: without effect without --warm-head"),
+        (("--warm-head", 5, "--warm-head-lr", 0), "--warm-head-lr: got 0.0; expected above 0"),
         (("--plot", "x.gif"), "--plot x.gif: end the name in"),
         (("optimizer.lr=x",), "optimizer.lr"),
     ],

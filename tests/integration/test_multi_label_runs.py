@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune import ImageMultiLabel, LoRA, TextMultiLabel
+from finetune import LoRA
 from finetune.data.store import Draw
 from finetune.errors import PreemptedError
 from finetune.hub.reload_check import check_reload
@@ -19,45 +19,12 @@ from finetune.running import evaluate_folder
 from finetune.tasks.growing_length import GrowingLength
 from finetune.tasks.patch_dropout import PatchDropout
 from finetune.training import plan_run
-from tests import tiny_data, tiny_models
 from tests.distributed.two_ranks import on_ranks
 from tests.runs import Exact, assert_close, config, digest, replaced, run, weights
+from tests.runs import image_label_task as image_task
+from tests.runs import text_label_task as text_task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # plain PEFT
-
-
-def text_task(folder, **options) -> TextMultiLabel:
-    """Labels that words tell, two of a kind and whether the text is long."""
-    if not (folder / "bert").exists():
-        tiny_models.save_text_folder(folder / "bert")
-        for split, count, seed in (("train", 26, 0), ("validation", 21, 1), ("test", 9, 2)):
-            rows = list(tiny_data.examples(count, seed=seed))
-            lines = ["text,good,dark,long"]
-            for text, kind, words in rows:
-                flags = (kind == "positive", kind == "negative", words > 8)
-                lines.append(",".join([text, *(str(int(flag)) for flag in flags)]))
-            (folder / f"{split}.csv").write_text("\n".join(lines))
-    data = {split: str(folder / f"{split}.csv") for split in ("train", "validation", "test")}
-    data |= {"text": "text", "label": ("good", "dark", "long")}
-    return TextMultiLabel(**{"model": str(folder / "bert"), "data": data, "max_length": 32} | options)
-
-
-def image_task(folder, *, model="vit", **options) -> ImageMultiLabel:
-    """Colours of a spot, and whether it is warm."""
-    if not (folder / "images").exists():
-        tiny_models.save_image_folder(folder / "vit")
-        tiny_models.save_timm_folder(folder / "timm", labels=("blue", "green", "warm"))
-        for split, count, seed in (("train", 6, 0), ("validation", 4, 1)):
-            tiny_data.write_images(folder / "images" / split, count, seed=seed)
-            names = {"red": ["warm"], "blue": ["blue"], "green": ["green", "warm"]}
-            rows = [
-                {"image": f"images/{split}/{path.parent.name}/{path.name}", "labels": names[path.parent.name]}
-                for path in sorted((folder / "images" / split).rglob("*.png"))
-            ]
-            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    source = f"timm:{folder / 'timm'}" if model == "timm" else str(folder / model)
-    data = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation")} | {"label": "labels"}
-    return ImageMultiLabel(model=source, data=data, **options)
 
 
 TASKS = {"text": text_task, "images": image_task}

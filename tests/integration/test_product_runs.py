@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from itertools import combinations
 
 import pytest
 
+from finetune import schedules, strategies
+from finetune.config.schema import UNIONS
 from finetune.randomness import seed_for
 from finetune.speed import PLAIN
+from finetune.strategies.chains import chain
 from finetune.training.placement import placed
 from finetune.training.prepare import prepare
+from tests.drawn import DRAWN
 from tests.integration.test_plan_is_run import Watched
 from tests.integration.test_resume import check as check_resume
-from tests.product import PRODUCT, ROWS, Row, settings_of, task_of
+from tests.product import PRODUCT, ROWS, SCHEDULES, STRATEGIES, Row, settings_of, task_of
 from tests.runs import Exact, assert_close, config, run, weights
 
 
@@ -75,6 +80,15 @@ def test_every_pair_of_small_factors_meets():
         assert values(ROWS, place) == values(PRODUCT, place)
     for one, other in combinations(range(7), 2):
         assert len(values(PRODUCT, one, other)) == len(values(PRODUCT, one)) * len(values(PRODUCT, other))
+
+
+def test_every_strategy_and_schedule_that_is_shipped_is_in_the_product():
+    """And in what a config may hold, and among the strategies that are drawn."""
+    shipped = {kind for kind in vars(strategies).values() if is_dataclass(kind) and hasattr(kind, "phases")}
+    assert {type(part) for found in STRATEGIES.values() for part in chain(found)} == shipped == {*UNIONS["strategy"]}
+    assert DRAWN == shipped
+    courses = {kind for kind in vars(schedules).values() if is_dataclass(kind) and hasattr(kind, "multiplier")}
+    assert {type(found) for found in SCHEDULES.values()} == courses == {*UNIONS["schedule"]}
 
 
 @pytest.mark.parametrize("row", named(ROWS[::4]))

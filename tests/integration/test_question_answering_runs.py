@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
 import torch
 
-from finetune import LoRA, QuestionAnswering
+from finetune import LoRA
 from finetune.curricula import Curriculum
 from finetune.data.sampling import MicroBatch
 from finetune.data.store import Draw
@@ -25,33 +22,11 @@ from finetune.running import evaluate_folder
 from finetune.speed import PLAIN
 from finetune.strategies import Freeze
 from finetune.training.placement import placed
-from tests import tiny_models
 from tests.distributed.two_ranks import on_ranks
 from tests.runs import Exact, assert_close, digest, run, weights
-from tests.tiny_data import NEGATIVE, NEUTRAL, POSITIVE
+from tests.runs import question_task as task
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # plain PEFT
-
-
-def task(folder, *, family="bert", **options) -> QuestionAnswering:
-    """Which is the good word, or the bad one, in a sentence; every fifth has none."""
-    if not (folder / family).exists():
-        tiny_models.save_text_folder(folder / family, family)
-    for split, count, seed in (("train", 26, 0), ("validation", 21, 1), ("test", 9, 2)):
-        rng = np.random.default_rng(seed)
-        rows = []
-        for number in range(count):
-            asked, words = (("good", POSITIVE), ("bad", NEGATIVE))[number % 2]
-            filling = [str(word) for word in rng.choice(NEUTRAL, rng.integers(3, 20))]
-            answer, at = str(rng.choice(words[1:])), int(rng.integers(0, len(filling)))
-            found = {"text": [], "answer_start": []}
-            if number % 5:
-                filling.insert(at, answer)
-                found = {"text": [answer], "answer_start": [len(" ".join([*filling[:at], ""]))]}
-            rows.append({"question": asked, "context": " ".join(filling), "answers": found})
-        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
-    return QuestionAnswering(**{"model": str(folder / family), "data": data, "max_length": 16, "overlap": 4} | options)
 
 
 def trained(made, micro_batch="8 examples"):

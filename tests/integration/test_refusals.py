@@ -235,3 +235,10 @@ def test_a_split_that_a_run_lacks_and_a_folder_of_several_runs_are_told(tmp_path
     ):
         with pytest.raises(RunFolderError, match=r"finished run, such as .*several/1-a\."):
             asked()
+
+
+def test_a_size_that_cuts_patches_is_told_by_plan_and_train(tmp_path):
+    task = replaced(image_task(tmp_path), image_size=18)
+    for start in (lambda: plan_run(config(task)), lambda: run(task)):
+        with pytest.raises(ModelError, match=r"task\.image_size: 18 pixels.*16 or 20"):
+            start()

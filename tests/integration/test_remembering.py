@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +98,27 @@ def test_a_task_that_remembers_nothing_leaves_nothing(tmp_path):
     assert not list((tmp_path / "run").glob("data_map*"))
 
 
+def test_a_task_knows_the_seed_of_the_run_it_trains_in(tmp_path):
+    """What it draws by itself goes by it, as the order and dropout do."""
+    seeds = set()
+
+    @dataclass(frozen=True)
+    class Watched:
+        task: Any
+
+        def __getattr__(self, name):
+            return getattr(self.task, name)
+
+        def forward(self, model, batch, progress):
+            if model.training and progress.step:
+                seeds.add(progress.seed)
+            return self.task.forward(model, batch, progress)
+
+    for seed in (7, 8):
+        run(Watched(text_task(tmp_path)), seed=seed, length="3 steps", checkpoint=LAST)
+    assert seeds == {7, 8}
+
+
 def test_an_update_that_is_skipped_is_not_remembered(tmp_path):
     """fp16 begins with a scale that overflows: nothing of such an update is seen."""
     precision = Precision(name="fp16", emulate="yes", initial_scale=2.0**24, interval=100, max=2.0**24)
@@ -109,9 +132,6 @@ def test_an_update_that_is_skipped_is_not_remembered(tmp_path):
 
 def test_the_data_map_is_what_a_look_at_every_update_gives(tmp_path):
     """Without dropout, against the probabilities that the forward itself gave."""
-    from dataclasses import dataclass
-    from typing import Any
-
     kept: dict[int, list[tuple[float, bool]]] = {index: [] for index in range(26)}
 
     @dataclass(frozen=True)
@@ -139,7 +159,7 @@ def test_the_data_map_is_what_a_look_at_every_update_gives(tmp_path):
         DataMap(base=Watched(task)), output_dir=str(tmp_path / "run"), length="3 epochs", micro_batch="3 examples"
     )
     probed = kept[int(np.argmax(task.load_split("train").lengths))]
-    del probed[:2]  # of the trial before training, which runs the longest example twice
+    del probed[:3]  # of the trial before training, which runs the longest example once, and twice together
     assert {len(course) for course in kept.values()} == {3}
     with safe_open(tmp_path / "run" / "data_map.safetensors", framework="pt") as file:
         found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
-import resource
-import select
 import shutil
 import signal
 import sys
@@ -274,95 +271,11 @@ if __name__ == "__main__":
     return file
 
 
-def loaders() -> list[int]:
-    return [process.pid for process in multiprocessing.active_children()]
-
-
-def test_a_lost_loader_process_is_one_line(task, folder, whole):
-    """That no process is left of it, the child itself tells: its end is waited for with all that it forked."""
-    ended = ended_child(lambda: go(Acting(task, 4, lambda: os.kill(loaders()[0], signal.SIGKILL)), folder, workers=2))
-    assert ended.code == 76 and ended.err.count("\n") == 1 and "a process that loads data " in ended.err
-    assert last_line(folder) == ("failed", 76)
-    go_on(task, folder, workers=2)
-    assert left(folder) == whole
-
-
-def test_a_signal_to_all_processes_of_a_run(task, folder, whole):
-    """As schedulers send it: the loader processes leave it to the run."""
-
-    def grouped():
-        os.setpgid(0, 0)
-        go(Acting(task, 4, lambda: os.killpg(0, signal.SIGTERM)), folder, workers=2)
-
-    assert ended_child(grouped).code == 75
-    go_on(task, folder)
-    assert left(folder) == whole
-
-
-def test_loader_processes_end_with_a_killed_run(task, folder):
-    """At once: by themselves they look for it every five seconds."""
-    read, write = os.pipe()  # closes when the last process is gone
-    child = Child(lambda: go(Acting(task, 4, send(signal.SIGKILL)), folder, workers=2))
-    os.close(write)
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert select.select([read], [], [], 3)[0]
-    os.close(read)
-    assert child.wait().code == -signal.SIGKILL
-
-
 def landed() -> None:
     """Wait for the save in flight, so that what follows meets the next one."""
     for thread in threading.enumerate():
         if thread.name.startswith("checkpoint"):
             thread.join()
-
-
-def limit(size: int) -> None:
-    """No file may grow past this from here on: a full disk, for one process."""
-    landed()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-class Passing(Acting):
-    """Somebody frees space, two updates later."""
-
-    def forward(self, model, batch, progress):
-        if progress.step == self.step + 2 and model.training:
-            limit(resource.RLIM_INFINITY)
-        return super().forward(model, batch, progress)
-
-
-def test_a_full_disk_costs_a_warning(task, folder, whole):
-    ended = ended_child(lambda: go(Passing(task, 2, lambda: limit(10_000)), folder))
-    assert ended.code == 0
-    told = [line.split(" could")[0] for line in ended.err.splitlines()]
-    assert told[:2] == [f"warning: the checkpoint of step {step}" for step in (3, 4)]
-    assert told[2:] == ["warning: the best weights (step 3) were not saved; the last are used"]
-    assert left(folder)[:2] == whole[:2]
-
-
-def test_a_disk_that_stays_full_ends_the_run(task, folder, whole):
-    ended = ended_child(lambda: go(Acting(task, 2, lambda: limit(10_000)), folder))
-    assert ended.code == 74 and ended.err.splitlines()[-1].startswith("error: the checkpoint of step ")
-    assert last_line(folder) == ("failed", 74)
-    assert newest_good(folder / "checkpoints").step == 2
-    go_on(task, folder)
-    assert left(folder) == whole
-
-
-def test_a_disk_full_at_the_very_end(task, folder, whole):
-    """The last checkpoint is there, and what cannot be written is the model."""
-    with pytest.raises(PreemptedError):
-        go(Acting(task), folder, stop_at=10)
-
-    def limited():
-        limit(10_000)
-        go_on(task, folder)
-
-    ended = ended_child(limited)
-    assert ended.code == 74 and ended.err.count("\n") == 1 and "Free some space" in ended.err
-    go_on(task, folder)
-    assert without_evaluation(left(folder)) == without_evaluation(whole)
 
 
 def test_a_folder_has_one_run(task, folder, whole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_plan_shows_every_stage(cli, file, tmp_path):
     assert [stage["name"] for stage in described] == ["adapt", "probe", "unfreeze", "mean"]
     assert described[0]["total_steps"] == 2 and described[1]["total_steps"] == 4
     assert not (tmp_path / "series").exists()
+
+
+def test_the_offline_example_of_the_page_runs(cli, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "stages.md").read_text(encoding="utf-8")
+    (tmp_path / "offline.yaml").write_text(page.split("```yaml\n")[2].split("```")[0])
+    task = runs.text_task(tmp_path)  # as small as the other tests: the page's own takes minutes
+    data = {split: getattr(task.data, split) for split in ("train", "validation", "text", "label")}
+    small = [f"task.model={task.model}", f"task.data={json.dumps(data)}", "length=2 steps", "task.max_length=32"]
+    words = ["train", tmp_path / "offline.yaml", *small, f"output_dir={tmp_path / 'series'}"]
+    code, out, err = cli(*words)
+    assert code == 0, err
+    assert [name in out for name in ("1-adapt", "2-probe", "3-unfreeze", "4-mean")] == [True] * 4
+    assert cli("train", tmp_path / "series" / "config.yaml", "--resume")[:2] == (0, out)
 
 
 def test_train_runs_them_and_goes_on(cli, file, tmp_path):

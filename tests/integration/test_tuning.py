@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 import finetune
+from finetune.checkpoints.lock import LOCK
 from finetune.cli import main
 from finetune.config import dump, resolve
 from finetune.config.dumping import as_yaml
@@ -134,6 +135,20 @@ def test_a_bad_trial_is_pruned_and_a_good_one_is_not(tmp_path):
     assert "pruned, as far as it came" in (tmp_path / "s" / "history.svg").read_text()
 
 
+def test_hyperband_ends_what_learns_nothing(tmp_path):
+    """Of trials alike but in their rate: two that learn, four that do not, one more that does."""
+    config = runs.config(runs.text_task(tmp_path), length="8 steps", evaluate_every="2 steps", metric="loss")
+    space = {"optimizer.lr": [1e-2, 1.02e-2, 1e-9, 1.1e-9, 1.2e-9, 1.3e-9, 1.1e-2]}
+    result = search(config, tmp_path / "s", space, sampler="grid", trials=None, pruner="hyperband")
+    ended = [trial.ended for trial in result.trials]
+    # Its brackets differ in how early they end a trial, so one of the four may be let through.
+    assert [ended[at] for at in (0, 1, 6)] == ["complete"] * 3 and ended[2:6].count("pruned") >= 3
+    for trial in result.trials[2:6]:
+        steps = json.loads((trial.folder / "metrics.json").read_text())["steps"]
+        assert steps == 2 * len(trial.reached) and (steps < 8) == (trial.ended == "pruned")
+    assert result.best.number in (0, 1, 6)
+
+
 def test_what_diverges_is_told_and_the_others_go_on(config, tmp_path):
     space = {"optimizer.lr": [1e-2, 1e30]}
     config = runs.config(config.task, length="4 steps", max_grad_norm=0.0)
@@ -234,6 +249,22 @@ def test_a_trial_that_was_asked_to_stop_is_gone_on_with(tmp_path):
     check_goes_on(config, tmp_path)
 
 
+def test_the_verb_says_how_to_go_on(cli, tmp_path):
+    """Not by --resume, as a run of its own would."""
+    file = yaml_of(long(tmp_path), tmp_path, trials=1)
+
+    def stop():
+        while not list((tmp_path / "s").glob("trials/0000/checkpoints/step-*")):
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    code, _, err = cli("tune", file)
+    thread.join()
+    assert code == 75 and "the same command goes on" in err and "--resume" not in err, err
+
+
 def report(config, folder):
     dimensions, how = read_space(SPACE), Search(sampler="random", trials=1)
     return search_with(Base(config), dimensions, how, root=folder, show="nothing", runs=False)
@@ -245,6 +276,42 @@ def check_goes_on(config, tmp_path):
     whole = search(config, tmp_path / "w", trials=1)
     assert whole.trials[0].values == result.trials[0].values
     assert weights(whole.trials[0].folder) == weights(result.trials[0].folder)
+
+
+def test_of_two_processes_one_is_killed_and_the_other_ends_its_trial_too(tmp_path):
+    """SIGKILL in the middle of a trial: the other goes on with it from its checkpoint, to the same bits."""
+    file = yaml_of(long(tmp_path), tmp_path, space={"optimizer.lr": [1e-2, 2e-2]}, sampler="grid", trials=None)
+    both = [started(file), started(file)]
+    ends = time.monotonic() + 240
+    while not (at_work := _at_work(tmp_path / "s")) and time.monotonic() < ends:
+        time.sleep(0.005)
+        assert all(process.poll() is None for process in both), [process.communicate() for process in both]
+    pid, number = at_work
+    killed, other = sorted(both, key=lambda process: process.pid != pid)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.pid == pid and killed.wait() == -9
+    there = [int(path.name[5:]) for path in (tmp_path / "s").glob(f"trials/{number:04}/checkpoints/step-*")]
+    assert 0 < max(there) < 60
+    out, err = other.communicate()
+    assert other.returncode == 0 and f"trial {number} of 2 goes on" in err, err
+    killed.communicate()
+    trials = json.loads((tmp_path / "s" / "results.json").read_text())["trials"]
+    assert [trial["ended"] for trial in trials] == ["complete"] * 2
+    trial = tmp_path / "s" / "trials" / f"{number:04}"
+    again = resolve(None, [trial / "config.yaml"], [f"output_dir={tmp_path / 'again'}"])
+    alone = finetune.fit(**vars(again), show="nothing")
+    assert weights(trial) == weights(tmp_path / "again")
+    assert trials[number]["value"] == alone.metrics["validation"]["accuracy"]
+
+
+def _at_work(folder):
+    """Process and number of a trial that has a checkpoint and goes on."""
+    for path in folder.glob("trials/*/checkpoints/step-*"):
+        number = int(path.parts[-3])
+        claim = folder / "study" / "claims" / f"{number:04}" / LOCK
+        if (text := claim.read_text() if claim.exists() else "") and not (path.parents[1] / "metrics.json").exists():
+            return json.loads(text)["pid"], number
+    return None
 
 
 def test_processes_share_a_study(config, tmp_path):

@@ -13,27 +13,47 @@ import pytest
 from finetune.config.recipe_files import list_recipes, load_recipe, shipped_recipes
 from finetune.speed import PLAIN
 from finetune.training import fit
-from tests.runs import history, image_task, masked_task, text_task, token_task
+from tests.runs import (
+    history,
+    image_label_task,
+    image_task,
+    masked_task,
+    question_task,
+    text_label_task,
+    text_task,
+    token_task,
+)
 
 GOLDEN = "tests/golden"
 CASES = [(path.stem, name) for path in shipped_recipes() for name in [found.name for found in list_recipes(path)]]
+TINY = {
+    "text_classification": text_task,
+    "text_multi_label": text_label_task,
+    "image_classification": image_task,
+    "image_multi_label": image_label_task,
+    "token_classification": token_task,
+    "question_answering": question_task,
+    "masked_language": masked_task,
+}
 
 
 def _tiny(task, folder):
-    if task == "token_classification":
-        return token_task(folder)
-    if task == "masked_language":
-        return masked_task(folder)
-    return text_task(folder) if "text" in task else image_task(folder)
+    """A tiny task of the same kind, in the recipe's wrappers."""
+    if hasattr(task, "base"):
+        return dataclasses.replace(task, base=_tiny(task.base, folder))
+    return dataclasses.replace(TINY[task.name](folder), weights=task.weights)
 
 
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.parametrize(("recipe", "function"), CASES)
 def test_losses_are_the_golden_ones(tmp_path, pytestconfig, recipe, function, way):
     config = load_recipe(recipe, function=function).build()
-    tiny = _tiny(config.task.name, tmp_path)
-    task = dataclasses.replace(tiny, weights=config.task.weights)
-    settings = vars(config) | {"task": task, "length": "6 steps", "batch_size": 8, "log_every": "1 steps"}
+    settings = vars(config) | {
+        "task": _tiny(config.task, tmp_path),
+        "length": "6 steps",
+        "batch_size": 8,
+        "log_every": "1 steps",
+    }
     settings["speed"] = PLAIN if way == "plain" else config.speed
     fit(**settings | {"output_dir": str(tmp_path / "run"), "show": "nothing"})
     lines = [line for line in history(tmp_path / "run") if "loss" in line]

@@ -10,6 +10,8 @@ from finetune.errors import ConfigError
 from finetune.strategies import (
     BitFit,
     Discriminative,
+    Freeze,
+    FreezeOut,
     GradualUnfreeze,
     LoRA,
     Mixout,
@@ -17,6 +19,7 @@ from finetune.strategies import (
     Peft,
     Reinitialised,
 )
+from finetune.strategies.chains import without_effect
 
 TASK = TextClassification(model="some/model", data="pydocs")
 
@@ -69,6 +72,22 @@ def test_what_goes_together_is_written_and_read_as_yaml(strategy, tmp_path):
     config = RunConfig(TASK, strategy=strategy)
     (tmp_path / "config.yaml").write_text(dump(config))
     assert resolve(None, [tmp_path / "config.yaml"], []) == config
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"),
+    [
+        (LoRA(base=Freeze()), ["strategy: lora without effect"]),
+        (Discriminative(base=GradualUnfreeze(base=Freeze())), ["strategy: disc", "strategy.base: gradual"]),
+        (FreezeOut(base=ia3(base=Freeze())), ["strategy: freeze_out", "strategy.base: peft"]),
+        (BitFit(base=Freeze()), []),  # of a pooler in the head it trains the biases alone
+        (Freeze(), []),
+    ],
+)
+def test_what_acts_below_the_head_has_no_effect_where_the_head_trains_alone(strategy, told):
+    found = without_effect(strategy, {"head"})
+    assert len(found) == len(told) and all(map(str.startswith, found, told))
+    assert without_effect(strategy, {"head", "layer.3.norms"}) == without_effect(strategy, {"norms"}) == []
 
 
 def test_a_refusal_names_its_place_in_the_configuration():

@@ -14,7 +14,7 @@ import pytest
 
 import finetune
 from finetune.checkpoints.files import Files
-from finetune.checkpoints.log import Log, read_log
+from finetune.checkpoints.log import Log, ending, read_log
 from finetune.checkpoints.run_folder import open_run_folder, read_run_id
 from finetune.errors import RunFolderError, StorageError
 
@@ -288,3 +288,33 @@ def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"a": 1}\nrot\n{"a": 2}\n')
     with pytest.raises(ValueError, match="line 2"):
         read_log(tmp_path / "log.jsonl")
+
+
+def test_a_broken_line_does_not_hide_how_a_run_ended(tmp_path):
+    path = tmp_path / "log.jsonl"
+    assert ending(path) is None
+    path.write_text('{"a": 1}\nrot\n{"ended": "failed"}\n[]\n{"ended": "finished"}\n{"a": 2}\n{"torn')
+    with pytest.warns(UserWarning, match=r"line 2: .* \(and 1 more lines\)") as told:
+        assert ending(path) == "finished"
+    assert len(told) == 1
+    path.write_text('{"a": 1}\n')
+    assert ending(path) is None
+
+
+@pytest.mark.parametrize(("fails", "message"), [("close", "may lack its last lines"), ("read", None)])
+def test_a_log_on_a_failing_disk(tmp_path, fails, message):
+    class Failing(Files):
+        def close(self, handle):
+            super().close(handle)
+            if fails == "close":
+                raise OSError(5, "Input/output error")
+
+        def read(self, path):
+            if fails == "read":
+                raise OSError(5, "Input/output error")
+            return super().read(path)
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.warns(UserWarning, match=message) if message else pytest.raises(OSError):
+        Log(tmp_path / "log.jsonl", files=Failing()).close()
+    assert len(os.listdir("/proc/self/fd")) == before

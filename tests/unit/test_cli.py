@@ -133,8 +133,9 @@ def test_what_nobody_expected_leaves_a_log(cli, tmp_path, monkeypatch):
     ended = cli("show", tmp_path / "mine.py")
     assert ended.code == 1 and ended.err.count("\n") == 1
     assert "unexpected ZeroDivisionError: division by zero" in ended.err
-    log = (tmp_path / "crash-rank0.log").read_text()
-    assert "Traceback" in log and "finetune show" in log and str(tmp_path / "crash-rank0.log") in ended.err
+    (path,) = tmp_path.glob("finetune-crash-*/crash-rank0.log")
+    log = path.read_text()
+    assert "Traceback" in log and "finetune show" in log and str(path) in ended.err
 
 
 def test_a_recipe_file_is_the_same_door(tmp_path):

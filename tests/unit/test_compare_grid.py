@@ -109,6 +109,14 @@ def test_values_get_names_that_set_them_apart(tmp_path):
         (("optimizer.lr: [1e-4, 3e-5]", "seed: [1, 2]"), r"line 9: axes.seed: give seeds: to the comparison"),
         (("full: {}", "full: full"), r"line 5: cells.full: got 'full'; expected a mapping"),
         (("{difficulty: length, start: 0.5}", "none"), r"line 8: axes.curriculum: two values are called 'none'"),
+        (
+            ("recipe: bert_text", "recipe: a.yaml"),
+            r"line \d: recipe: got 'a.yaml'; expected a recipe's name.*--config a.y",
+        ),
+        (
+            ("bert_text:lora", "a.yaml"),
+            r"line 6: cells.low.recipe: got 'a.yaml'; .*Write what the file says into the cell",
+        ),
         (("bert_text:lora", "bert_text:lorra"), r"no recipe 'lorra' \(did you mean 'lora'\?\)"),
         (("length: 2 epochs", "length: soon"), r"^length \(.*line 3\): 'soon' is not a duration"),
     ],

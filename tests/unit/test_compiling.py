@@ -121,7 +121,8 @@ def test_what_cannot_be_compiled_is_computed_plainly_with_the_same_dropout():
         raise RuntimeError("no compiler on this machine")
 
     forward = Forward(tiny_models.tiny("bert").train())
-    groups = [{"params": [*forward.parameters()], "group": "all"}]
+    names, parameters = zip(*forward.named_parameters(), strict=True)
+    groups = [{"params": parameters, "names": names, "group": "all"}]
     trained = Trained(torch.optim.SGD(groups, lr=0.1))
     ways = Gradients(trained, batch_size=8, compiled=CompiledBlocks(forward.family.blocks, backend=broken))
     progress = Progress(0, 10, 5)

@@ -77,7 +77,7 @@ def test_what_is_not_there_is_named_with_the_nearest(mine, tmp_path):
 
 
 def test_a_recipe_that_fails_names_its_line(mine, tmp_path):
-    with pytest.raises(ConfigError, match=r"mine.py line \d+: ValueError: 'soon' is not a duration"):
+    with pytest.raises(ConfigError, match=r"mine.py line \d+: ValueError: length: 'soon' is not a duration"):
         load_recipe(str(mine), function="fails").build()
     with pytest.raises(ConfigError, match=r"other\(\) returned a int"):
         load_recipe(str(mine), function="other").build()
@@ -115,8 +115,8 @@ def test_beside_a_stored_recipe_nothing_else_stands(mine, tmp_path):
     stored = tmp_path / "config.yaml"
     for text, said in (
         (f"recipe: {mine}\nseed: 3\n", "line 2: beside 'recipe'"),
-        (f"recipe: {mine}\noverrides: 3\n", "line 2: overrides must be a mapping"),
-        ("recipe: [a]\n", "line 1: recipe must be a word"),
+        (f"recipe: {mine}\noverrides: 3\n", "line 2: overrides: got 3; expected a mapping"),
+        ("recipe: [a]\n", r"line 1: recipe: got \['a'\]; expected a word"),
         (f"recipe: {mine}\nfunction: owm\n", "did you mean 'own'"),
         (f"recipe: {stored}\n", "a recipe is a Python file"),
     ):

@@ -101,8 +101,38 @@ def test_the_command_line_lies_over_every_stage_or_over_one(tmp_path):
     assert shorthand[1].run.strategy.name == "full" and shorthand[0].run.task.share == 0.3
 
 
-def test_what_is_stored_makes_the_same_stages(tmp_path):
-    found = staged(tmp_path, BASE, "length=5 steps", "stages[1].optimizer.lr=0.5", "task.model=mine/one")
+def test_a_number_is_a_word_where_one_is_meant(tmp_path):
+    words = ("task.data.label=3", "stages[1].task.data.label=4e5", "output_dir=2024")
+    found = staged(tmp_path, BASE, *words)
+    assert [stage.run.task.data.label for stage in found.stages[:3]] == ["3", "4e5", "3"]
+    (tmp_path / "stored.yaml").write_text(dump_resolved(found))  # where nothing was written on a command line
+    again = resolved(None, [tmp_path / "stored.yaml"], [])
+    assert again.stages == found.stages and again.config.output_dir == "2024"
+
+
+def test_the_command_line_says_where_the_first_stage_starts(tmp_path):
+    text = BASE.replace("share: 0.2", "share: 0.2, model: other/one")
+    stages = staged(tmp_path, text, "task.model=mine/one").stages
+    assert stages[0].run.task.model == "mine/one"
+    text = BASE.replace("    strategy: freeze\n", "    strategy: freeze\n    task: {model: other/one}\n")
+    words = ("task.model=mine/one", "stages[2].task.model=mine/two", "stages[3].average.start=probe")
+    stages = staged(tmp_path, text, *words).stages
+    assert [stage.run.task.model for stage in stages[:3]] == ["mine/one", "other/one", "mine/two"]
+
+
+WRAPPED = BASE.replace("{name: text_classification, ", "{name: l2_sp, base: {name: text_classification, ").replace(
+    "max_length: 48}", "max_length: 48}}"
+)
+WRAPPED = WRAPPED.replace("    task: {name: masked_language, share: 0.2}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [(BASE, "task.model=mine/one"), (BASE, "task.weights=scratch"), (WRAPPED, "task.base.model=mine/one")],
+)
+def test_what_is_stored_makes_the_same_stages(tmp_path, text, word):
+    found = staged(tmp_path, text, "length=5 steps", "stages[1].optimizer.lr=0.5", word)
+    assert [stage.starts_from for stage in found.stages] == ["own", "previous", "previous", "previous"]
     (tmp_path / "stored.yaml").write_text(dump_resolved(found))
     again = resolved(None, [tmp_path / "stored.yaml"], [])
     assert again.stages == found.stages

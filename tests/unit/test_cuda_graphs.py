@@ -56,7 +56,8 @@ def forward_of(family: str) -> Forward:
 
 
 def trained_of(forward: Forward) -> Trained:
-    return Trained(torch.optim.SGD([{"params": [*forward.parameters()], "group": "all"}], lr=0.1))
+    names, parameters = zip(*forward.named_parameters(), strict=True)
+    return Trained(torch.optim.SGD([{"params": parameters, "names": names, "group": "all"}], lr=0.1))
 
 
 def computed(forward: Forward, ways, batches: list[dict]) -> tuple[list, list, list[torch.Tensor]]:

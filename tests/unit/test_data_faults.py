@@ -88,7 +88,7 @@ def test_the_first_faults_are_shown_and_the_rest_counted(tmp_path):
         "8 rows cannot be used:",
         *[f"  a.csv line {line}: 3 fields, expected 2" for line in range(302, 307)],
         "  and 3 more rows",
-        "Fix the rows, or set task.data.bad_rows: skip (it leaves out at most 1 %).",
+        "Fix the rows, or set task.data.bad_rows: skip (it leaves out at most 1%).",
     ]
 
 

@@ -13,7 +13,7 @@ from finetune.policies import Checkpointing, EarlyStopping
 from finetune.precision import Precision
 from finetune.run_config import RunConfig
 from finetune.schedules import WarmupCosine, WarmupLinear
-from finetune.strategies import Discriminative, Freeze, GradualUnfreeze, LoRA
+from finetune.strategies import Discriminative, GradualUnfreeze, LoRA
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Task:
     """Anything; what it is called is not known at run time."""
 
     model: Unknown = "bert"  # noqa: F821
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A list that a single word is easily taken for."""
+
+    words: tuple[str, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -41,7 +48,8 @@ class Task:
         (AdamW(lr="2e-5"), "lr: got '2e-5'; expected a number"),
         (AdamW(head_lr=0.0), "head_lr: got 0.0; expected above 0"),
         (AdamW(betas=(0.9, 1.0)), r"betas: got \(0.9, 1.0\); expected below 1"),
-        (Freeze(trainable="head"), "trainable: got 'head'; expected a tuple"),
+        (AdamW(betas=(0.9, 0.99, 0.999)), r"betas: got \(0.9, 0.99, 0.999\); expected 2 values"),
+        (Listed(words="head"), "words: got 'head'; expected a tuple"),
         (LoRA(rank=0), "rank: got 0; expected at least 1"),
         (Precision(name="half"), "name: got 'half'"),
         (Precision(growth=0.5), "growth: got 0.5; expected above 1"),

@@ -26,11 +26,15 @@ FLOORS = [
         "choices",
         "fields",
         "orphans",
+        "pictures",
         "speed",
         "cached_arrays",
         "start_up",
+        "redaction",
+        "crash_logs",
+        "wording",
     },
-    {"layers", "optimizers", "fused", "losses", "environment", "cpu_runtime"},
+    {"layers", "optimizers", "fused", "losses", "environment", "cpu_runtime", "forking"},
     {"models", "data", "encoders", "metrics"},
     {"schedules", "strategies", "curricula", "policies", "precision", "tasks"},
     {
@@ -201,9 +205,13 @@ def dangerous(tree: ast.AST) -> list[str]:
     return found
 
 
+# What may, at the word of the user, in a process of its own: ``finetune convert``.
+ALLOWED = {PACKAGE / "hub" / "convert.py": ["torch.load"]}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_runs_code_from_data(path):
-    assert not dangerous(ast.parse(path.read_text()))
+    assert dangerous(ast.parse(path.read_text())) == ALLOWED.get(path, [])
 
 
 @pytest.mark.parametrize(

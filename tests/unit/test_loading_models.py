@@ -383,3 +383,12 @@ def test_a_model_in_the_cache_loads_without_the_hub(tmp_path, monkeypatch):
     loaded = load_text("someone/tiny")
     assert torch.equal(loaded.module.bert.pooler.dense.weight, tiny("bert", seed=6).bert.pooler.dense.weight)
     assert loaded.module(**batch("bert")).logits.shape == (3, 3)
+
+
+@pytest.mark.parametrize("family", ["vit", "timm-vit", "timm-convnext"])
+def test_a_size_that_cuts_patches_is_refused(family, tmp_path):
+    save = save_timm_folder if family in TIMM else save_image_folder
+    folder = save(tmp_path, family)
+    source = f"timm:{folder}" if family in TIMM else str(folder)
+    with pytest.raises(ModelError, match=r"task\.image_size: 30 pixels.* 4 x 4, .*last 2 pixels.*: 28 or 32\.$"):
+        load_image_classifier(source, id2label=ABC, image_size=30)

@@ -57,6 +57,24 @@ def test_the_loss_of_an_item_is_torchs_mean_over_its_labels():
     assert binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[True, False]])).item() == pytest.approx(math.log(2))
 
 
+def test_focal_loss_of_labels_by_hand():
+    """p = 0.9 where the label is there, and 0.1 where it is not: 0.01 of the term each; 0.81 where it is wrong."""
+    logits = torch.tensor([[9.0, 1 / 9, 1 / 9]], dtype=torch.float64).log()
+    labels, right, wrong = torch.tensor([[True, False, True]]), -math.log(0.9), -math.log(0.1)
+    found = binary_cross_entropy(logits, labels, gamma=2.0)
+    assert found.item() == pytest.approx((2 * 0.01 * right + 0.81 * wrong) / 3)
+    weights = torch.tensor([5.0, 5.0, 7.0])
+    found = binary_cross_entropy(logits, labels, positive_weights=weights, gamma=2.0)
+    assert found.item() == pytest.approx((0.01 * (5 + 1) * right + 0.81 * 7 * wrong) / 3)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_loss_of_what_is_certain_has_a_slope(gamma):
+    logits = torch.tensor([[200.0, -200.0, 200.0]], requires_grad=True)
+    binary_cross_entropy(logits, torch.tensor([[True, False, False]]), gamma=gamma).sum().backward()
+    assert logits.grad.tolist()[0] == pytest.approx([0.0, 0.0, 1 / 3])
+
+
 def test_the_loss_does_not_overflow_in_half_precision():
     logits = torch.tensor([[300.0, -300.0]], dtype=torch.float16)
     assert binary_cross_entropy(logits, torch.tensor([[False, True]])).tolist() == [300.0]
@@ -171,6 +189,12 @@ def test_weights_count_in_training_only(tmp_path):
     without_dropout(model).train()
     probability = output.logits[0, 2].sigmoid()
     torch.testing.assert_close(chosen.forward(model, batch, START).losses, plain - 2 * probability.log() / 3)
+    focal = dataclasses.replace(chosen, positive_weights="none", focal_gamma=1.5)
+    output = focal.forward(model, batch, START)
+    expected = binary_cross_entropy(output.logits, batch["labels"], gamma=1.5)
+    torch.testing.assert_close(output.losses, expected)
+    assert (output.losses < plain).all()
+    torch.testing.assert_close(focal.forward(model.eval(), batch, START).losses, plain)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from finetune.schedules import (
     WarmupCosine,
     WarmupLinear,
 )
-from finetune.strategies import LPFT, Discriminative, Freeze, Full, GradualUnfreeze
+from finetune.strategies import LPFT, Discriminative, Freeze, Full, GradualUnfreeze, NamedGroups
 from finetune.strategies.base import Phase, Plateau, Rate
 
 
@@ -49,14 +50,15 @@ class UntilPlateau:
         )
 
 
-def layers(blocks: int) -> tuple[LayerGroup, ...]:
+def layers(blocks: int, parts: Sequence[str] = ()) -> tuple[LayerGroup, ...]:
     names = ["embeddings", *(f"layer.{at}" for at in range(blocks)), "head"]
-    return tuple(LayerGroup(name, (f"{name}.weight",)) for name in names)
+    more = {name: tuple(f"{name}.{part}" for part in parts) if name.startswith("layer.") else () for name in names}
+    return tuple(LayerGroup(name, (f"{name}.weight", *more[name])) for name in names)
 
 
-def document(*, blocks=4, total=200, visible=(), evaluations=(50, 100, 150, 200), head_lr=None, **settings):
+def document(*, blocks=4, total=200, visible=(), evaluations=(50, 100, 150, 200), head_lr=None, parts=(), **settings):
     config = RunConfig(Named(), **{"optimizer": AdamW(lr=1e-3, head_lr=head_lr), **settings})
-    groups = layers(blocks)
+    groups = layers(blocks, parts)
     plan = make_plan(
         config.strategy,
         layers=groups,
@@ -74,7 +76,7 @@ def document(*, blocks=4, total=200, visible=(), evaluations=(50, 100, 150, 200)
         micro_batches=(1, 2),
         precision="fp32",
         device="cpu",
-        sizes={f"{group.name}.weight": (4, 4) for group in groups},
+        sizes={name: (4, 4) for group in groups for name in group.parameters},
         new=("head.weight",),
         visible=visible,
         evaluations=evaluations,
@@ -128,7 +130,25 @@ def test_groups_with_one_course_share_a_line():
 
 def test_a_long_legend_is_thinned_to_its_ends_and_some_between():
     found = labels(panels(blocks=24, strategy=Discriminative(decay=0.9))["learning rate"])
-    assert len(found) == 7 and found[0] == "head" and found[-1] == "embeddings"
+    assert len(found) == 14 and found[0] == "head" and found[-1] == "embeddings"
+    found = labels(panels(blocks=12, strategy=Discriminative(decay=0.9))["learning rate"])
+    assert found == ["head", *(f"layer.{at}" for at in reversed(range(12))), "embeddings"]
+
+
+def test_parts_of_layers_have_lines_of_their_own_kind():
+    """As the B of LoRA+, at another rate than what it lies beside and of nearly its colour."""
+    cut = NamedGroups(patterns={f"layer.{at}.B": rf"^layer\.{at}\.B$" for at in range(4)}, scales={"layer.*.B": 16})
+    shown = panels(strategy=cut, parts=("B",))["learning rate"]
+    assert labels(shown) == ["layer.0.B .. layer.3.B", "embeddings .. head"]
+    styles = {line.get_label(): line.get_linestyle() for line in shown.get_lines()}
+    assert styles["layer.0.B .. layer.3.B"] == "-." and styles["embeddings .. head"] == "-"
+
+
+def test_the_line_under_the_title_names_every_strategy():
+    shown = panels(strategy=Discriminative(base=GradualUnfreeze(base=Full())))["learning rate"]
+    assert shown.get_title(loc="left").startswith(
+        "discriminative over gradual_unfreeze over full, warmup_linear, adamw,"
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,6 +182,8 @@ def test_a_plateau_is_drawn_as_what_may_come():
     dashed = [line for line in shown.get_lines() if line.get_linestyle() == "--"]
     steps, rates = (list(values) for values in dashed[0].get_data())
     assert rates[steps.index(99)] == 1e-3 and rates[steps.index(100)] == 5e-4 and rates[steps.index(150)] == 2.5e-4
+    low = panels(schedule=ReduceOnPlateau(patience=0, factor=0.3), head_lr=1e-2)["learning rate"]
+    assert low.get_yscale() == "log" and low.get_ylim()[0] < 0.09e-3, "dashed lines are cut off"
     shown = panels(strategy=UntilPlateau(), schedule=Constant())["trains"]
     assert (0, 100.0, 140.0) in bars(shown) and (0, 140.0, 200.0) in bars(shown)
     assert "pale: sooner" in shown.get_title(loc="right")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 from hypothesis import given, settings
@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from finetune.curricula import Curriculum
 from finetune.curricula.pacing import Pacing
-from finetune.data.sampling import MicroBatch, Sampler, cut
+from finetune.data.sampling import MicroBatch, Order, Sampler, cut
 from finetune.progress import Progress
 
 PACINGS = st.sampled_from(get_args(Pacing))
-ORDERS = st.sampled_from(["easy_first", "hard_first", "random"])
+ORDERS = st.sampled_from(get_args(get_type_hints(Curriculum)["order"]))
 MICRO = st.sampled_from(["1 example", "3 examples", "64 examples", "40 tokens"])
 
 
@@ -43,7 +43,7 @@ def curricula(draw) -> Curriculum:
 @given(st.data(), curricula(), st.integers(1, 120), st.integers(1, 30), st.integers(0, 3))
 def test_every_draw_of_every_curriculum(data, curriculum, num, batch_size, seed):
     difficulty = data.draw(difficulties(num))
-    order = data.draw(st.sampled_from(["random", "bucketed", "balanced"]))
+    order = data.draw(st.sampled_from(get_args(Order)))
     num_ranks, micro_batch = data.draw(st.integers(1, 5)), MicroBatch(data.draw(MICRO))
     source = np.random.default_rng(seed)
     lengths, labels = source.integers(1, 30, num).astype(np.int32), source.integers(0, 3, num)

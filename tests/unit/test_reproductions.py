@@ -13,9 +13,10 @@ from benchmarks.reproductions import (
     layer_decay_tables,
     lora_within_a_point,
     lp_ft,
+    lr_find,
     signs,
 )
-from finetune import RunConfig, plan_run
+from finetune import Curriculum, RunConfig, plan_run
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +76,23 @@ def test_a_section_is_replaced_and_the_others_stay(tmp_path):
 
 def test_every_arm_of_label_noise_runs(course):
     scores = label_noise.measured(course, [1])
-    assert list(scores) == [
-        label_noise.PLAIN, label_noise.CONTROL, label_noise.LOSS, label_noise.MAP, label_noise.SUPER
-    ]  # fmt: skip
+    orders = (label_noise.CONTROL, label_noise.LOSS, label_noise.MAP)
+    paced = [f"{order}; {pacing}" for pacing in label_noise.PACINGS for order in orders]
+    assert list(scores) == [label_noise.PLAIN, *paced, label_noise.SUPER]
     assert all(0 <= score <= 100 for (score,) in scores.values())
-    of_texts = [label_noise.CONTROL, label_noise.LENGTH, label_noise.SUPER]
-    assert list(label_noise.arms(signs.docstrings(1), "run")) == of_texts
+    of_texts = label_noise.arms(signs.docstrings(1), "run")
+    assert [name.partition(";")[0] for name in of_texts] == [
+        *[label_noise.CONTROL, label_noise.LENGTH] * 2, label_noise.SUPER
+    ]  # fmt: skip
     text = label_noise.composed({share: [scores, scores] for share in label_noise.SHARES})
-    assert text.count("| n |") == 4 and text.count("eproduced**") == 12
+    assert text.count("| n |") == 4 and text.count("eproduced**") == 20
+
+
+def test_the_first_pacing_of_label_noise_is_the_default():
+    of_texts = label_noise.arms(signs.docstrings(1), "run")
+    early, late = (f"{label_noise.LENGTH}; {pacing}" for pacing in label_noise.PACINGS)
+    assert of_texts[early]["curriculum"] == Curriculum()
+    assert of_texts[late]["curriculum"] != Curriculum()
 
 
 @pytest.mark.parametrize(
@@ -95,9 +105,11 @@ def test_every_arm_of_label_noise_runs(course):
     ],
 )
 def test_a_gain_is_one_beside_the_control_arm(clean, noisy, expected):
-    control = {label_noise.PLAIN: [90.0] * 3, label_noise.CONTROL: [90.0, 91.0, 92.0]}
-    noise = {label_noise.PLAIN: [10.0] * 3, label_noise.CONTROL: [70.0, 71.0, 72.0]}
-    lines = label_noise.signs(control | {label_noise.MAP: clean}, noise | {label_noise.MAP: noisy})
+    pacing, other = label_noise.PACINGS
+    arm, beside, apart = f"{label_noise.MAP}; {pacing}", *(f"{label_noise.CONTROL}; {of}" for of in (pacing, other))
+    control = {label_noise.PLAIN: [90.0] * 3, beside: [90.0, 91.0, 92.0], apart: [99.0] * 3}
+    noise = {label_noise.PLAIN: [10.0] * 3, beside: [70.0, 71.0, 72.0], apart: [99.0] * 3}
+    lines = label_noise.signs(control | {arm: clean}, noise | {arm: noisy})
     assert [line.split("**")[1] for line in lines] == expected
 
 
@@ -145,3 +157,22 @@ def test_arms_on_texts_are_what_can_be_planned(arm):
 def test_layer_decay_is_as_published():
     text = layer_decay_tables.section([])
     assert text.count("**Reproduced**") == 7 and "**Not" not in text
+
+
+def test_a_case_of_lr_find_alone_leaves_the_rows_of_the_others(tmp_path):
+    found = {"suggestion": 1.1e-3, "doubts": (), "best": 1e-3, "optima": [3e-4, 1e-3], "factor": 1.1,
+             "grid": {"0.0003": [0.8], "0.001": [0.9, 0.94]}, "is_right": True}  # fmt: skip
+    names = [case.name for case in lr_find.CASES]
+    rows = [lr_find.row({**found, "name": name}) for name in names[:3]]
+    assert rows[0] == [names[0], "1.1e-03", "0.001, 0.0003", "1.1", "yes", "0.0003 80.0  0.001 92.0"]
+    file = tmp_path / "RESULTS.md"
+    signs.write("lr_find", lr_find.section(rows, signs.section_of("lr_find", file)), file)
+    before = signs.section_of("lr_find", file)
+    assert "**Reproduced**" in before and "3 of 3 cases" in before
+    assert f"Not measured: {names[3]}; {names[4]};" in before
+    wrong = {**found, "name": names[3], "factor": 9.0, "is_right": False}
+    text = lr_find.section([lr_find.row(wrong)], before)
+    assert [line.split(" | ")[0][2:] for line in text.splitlines() if line.startswith("| ")][2:] == names[:4]
+    assert "**Not reproduced**" in text and "3 of 4 cases" in text
+    honest = lr_find.section([lr_find.row({**wrong, "doubts": ("it says so",)})], before)
+    assert "**Reproduced**" in honest and "of the others 1 said so" in honest

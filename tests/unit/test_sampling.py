@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune.curricula import Curriculum
+from finetune.curricula.pacing import Pacing
 from finetune.data.sampling import MicroBatch, Sampler, check_order, cut
 from finetune.errors import ConfigError
 from finetune.progress import Progress
@@ -151,7 +153,7 @@ def test_buckets_come_in_random_order():
 @settings(deadline=None, max_examples=60)
 @given(
     SIZES,
-    st.sampled_from(["linear", "root", "step"]),
+    st.sampled_from(get_args(Pacing)),
     st.sampled_from(["easy_first", "hard_first", "random"]),
     st.floats(0.05, 0.9),
     st.sampled_from(["50%", "1 epoch", "3 steps"]),

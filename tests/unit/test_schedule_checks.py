@@ -14,7 +14,7 @@ from finetune.plans import make_plan
 from finetune.run_config import RunConfig
 from finetune.schedules import Constant, Cyclical, MultiStep, OneCycle, ReduceOnPlateau, WarmupCosine, WarmupLinear
 from finetune.strategies import Full
-from finetune.strategies.base import Phase, Rate
+from finetune.strategies.base import Phase, Plateau, Rate
 from finetune.training.schedule_checks import schedule_warnings
 
 LAYERS = tuple(LayerGroup(name, (f"{name}.w",)) for name in ("layer.0", "head"))
@@ -43,6 +43,15 @@ class Halves:
             Phase(Duration(0, "steps"), {"head": Rate(1.0, self.first)}),
             Phase(Duration(50, "%"), {group.name: Rate(1.0, self.second) for group in groups}),
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class UntilPlateau(Halves):
+    """The second phase begins with a plateau, and otherwise not at all."""
+
+    def phases(self, groups):
+        first, second = Halves.phases(self, groups)
+        return first, dataclasses.replace(second, start=Plateau(2, "100%"))
 
 
 def warnings(schedule=None, *, strategy=None, optimizer=None, total=40, every=5) -> list[str]:
@@ -85,6 +94,17 @@ def test_a_plateau_in_a_phase_counts_the_phases_evaluations():
     assert warnings(strategy=Halves(second=own), every=4) == []  # after 24, 28, 32 and 36
     (found,) = warnings(strategy=Halves(second=own), every=5)
     assert found.startswith("strategy: phase 1, schedule.patience: 2 is never exceeded") and "there are 3" in found
+
+
+def test_a_schedule_that_only_a_plateau_comes_to_is_asked_too():
+    """Three evaluations make the plateau, after 15 steps; then there are 20, 25, 30 and 35."""
+    with pytest.raises(ConfigError, match=r"^strategy: phase 1, schedule: it sets the optimizer's momentum"):
+        warnings(strategy=UntilPlateau(second=OneCycle()), optimizer=SGD(momentum=0.0))
+    assert warnings(strategy=UntilPlateau(second=ReduceOnPlateau(patience=2))) == []
+    (found,) = warnings(strategy=UntilPlateau(second=ReduceOnPlateau(patience=3)))
+    assert "phase 1, schedule.patience: 3 is never exceeded" in found and "there are 4" in found
+    (found,) = warnings(strategy=UntilPlateau(second=MultiStep(milestones=("20 steps", "25 steps"))))
+    assert found == "strategy: phase 1, schedule.milestones: 25 steps without effect, as the end comes first"
 
 
 def test_milestones_after_the_end():

@@ -197,6 +197,16 @@ def test_names_that_are_no_data_set_for_the_task(name, words):
         classify(name=name)
 
 
+def test_a_path_for_a_name_says_what_to_write(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own" / "set").mkdir(parents=True)
+    (tmp_path / "table").write_text("text,label\n")
+    for name, kind in (("own", "folder"), ("./own", "folder"), ("own/set", "folder"), ("table", "file")):
+        for given in (name, f"{name}:x"):
+            with pytest.raises(DataError, match=f"'{name}' is a {kind}, not a name. Write task.data.train={name}.$"):
+                classify(name=given)
+
+
 def test_a_hub_data_set_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)

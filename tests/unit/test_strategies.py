@@ -81,6 +81,12 @@ def test_a_pattern_that_matches_nothing_is_an_error(pattern, message):
         Freeze(trainable=("head", pattern)).phases(groups(2))
 
 
+@pytest.mark.parametrize("trainable", [(), "head"])
+def test_what_is_no_list_of_groups_is_an_error(trainable):
+    with pytest.raises(ValueError, match="^trainable: a list of groups, such as"):
+        Freeze(trainable=trainable)
+
+
 # Discriminative: the table of formulas.md, section 3
 
 

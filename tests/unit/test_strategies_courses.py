@@ -221,6 +221,10 @@ def test_decay_over_depth_knows_a_group_named_below_a_layer():
         (lambda: NamedGroups(scales={"head": 5.0}), "strategy.scales: 'head' would scale the head; set"),
         (lambda: NamedGroups(scales={"*": 0.5}), "strategy.scales: '*' would scale the head"),
         (
+            lambda: NamedGroups(scales={"layer.?": 0.5}, base=Freeze(trainable=("head", "embeddings"))),
+            "strategy.scales: 'layer.?' is without effect, as 'layer.0', 'layer.1' never trains",
+        ),
+        (
             lambda: NamedGroups(scales={"layer.0": 0.5}, base=Freeze(trainable=("nose",))),
             "strategy.base.trainable: 'nose' matches no layer group",
         ),
@@ -239,6 +243,11 @@ def test_scales_are_norms_over_the_largest_below_the_head():
     assert scales(strategy, groups(2)) == {"embeddings": 0.25, "layer.0": 1.0, "layer.1": 0.5, "head": 1.0}
     mixed = AutoRGN(measured=NORMS, base=Discriminative(decay=0.5))
     assert scales(mixed, groups(2)) == {"embeddings": 0.03125, "layer.0": 0.25, "layer.1": 0.25, "head": 1.0}
+
+
+def test_the_largest_norm_is_of_what_trains():
+    surgical = AutoRGN(measured=NORMS, base=Freeze(trainable=("embeddings", "layer.1", "head")))
+    assert scales(surgical, groups(2)) == {"embeddings": 0.5, "layer.1": 1.0, "head": 1.0}
 
 
 def test_a_group_finer_than_a_layer_has_the_norm_of_its_layer():
@@ -267,6 +276,7 @@ def test_who_asks_is_told():
             "measured: relative gradient norms are finite and some are above",
         ),
         (lambda: AutoRGN(measured={"layer.0": 1.0}), "strategy.measured: no norm of the group 'embeddings'"),
+        (lambda: AutoRGN(measured=NORMS, base=Freeze()), "auto_rgn tells layers below the head apart, and none of"),
     ],
 )
 def test_measures_that_cannot_be(make, message):

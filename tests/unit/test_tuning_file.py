@@ -99,7 +99,7 @@ def test_no_space_and_no_trials(read):
         ({"strategy": ["full", "lorra"]}, "strategy.name (space.yaml line 2, space.strategy): got 'lorra'"),
         (
             {"strategy": [{"name": "lora", "space": {"strategy.rank": {"low": 0, "high": 4}}}]},
-            "strategy.rank (space.yaml line 2, space.strategy[0].space.strategy.rank): got 0",
+            "strategy.rank (space.yaml line 5, space.strategy[0].space.strategy.rank): got 0",
         ),
         ({"strategy": ["full", "lora"], "strategy.rank": [4, 8]}, "full has no 'rank'"),
     ],

@@ -23,9 +23,11 @@ OPTIMIZERS = {
 
 
 class Squares:
-    """Half the squared output of each example; weight 0 or 1 as the batch says."""
+    """Half the squared output of each example; weight 0 or 1 as the batch says. For less than it needs: no memory."""
 
     def forward(self, model, batch, progress):
+        if batch["inputs"].shape[1] < 3:
+            raise MemoryError
         outputs = model(batch["inputs"])
         return Output(outputs.square().sum(1) / 2, batch["weights"], outputs)
 
@@ -46,7 +48,7 @@ def batch_of(count: int, *, dtype=torch.float32, seed: int = 0) -> dict:
     return {"inputs": inputs, "weights": torch.ones(count), "index": torch.arange(count)}
 
 
-def one(model, optimizer, trained, batches, *, step=0, max_grad_norm=0.0, unread=0, loss_scale=1.0):
+def one(model, optimizer, trained, batches, *, step=0, max_grad_norm=0.0, unread=0, loss_scale=1.0, filler=None):
     with placed(Precision(name="fp32")) as placement:
         return update(
             model,
@@ -61,6 +63,7 @@ def one(model, optimizer, trained, batches, *, step=0, max_grad_norm=0.0, unread
             max_grad_norm=max_grad_norm,
             flags=[0, 1],
             unread=unread,
+            filler=filler,
         )
 
 
@@ -127,6 +130,50 @@ def test_a_bad_update_changes_nothing_and_names_its_examples(kind, unread):
     assert all(torch.equal(p, held) for p, held in zip(model.parameters(), before, strict=True))
     assert not read[0].is_finite and read[0].suspects == [3]
     assert all(stats.is_finite and not stats.suspects for stats in read[1:])
+
+
+@pytest.mark.parametrize(("kind", "unread"), [*((kind, 0) for kind in OPTIMIZERS), ("adamw", 1), ("sgd", 1)])
+@pytest.mark.parametrize("what", ["not finite", "out of memory"])
+def test_an_update_that_is_left_out_moves_no_moment_and_no_count(kind, unread, what):
+    """Bit for bit, after one that was applied; and the next is what it would have been."""
+
+    def stands():
+        state = [(key, value) for each in optimizer.state.values() for key, value in sorted(each.items())]
+        return [torch.as_tensor(value).clone() for _, value in state if value is not None] + [
+            parameter.detach().clone() for parameter in model.parameters()
+        ]
+
+    ends = []
+    for is_bad in (True, False):
+        model = model_of()
+        optimizer = OPTIMIZERS[kind](groups_of(model))
+        settings = {"trained": Trained(optimizer), "max_grad_norm": 0.1, "unread": unread}
+        one(model, optimizer, batches=[batch_of(5)], **settings)
+        if is_bad:
+            before, bad = stands(), batch_of(5, seed=1)
+            if what == "not finite":
+                bad["inputs"][2] = float("inf")
+                stats = one(model, optimizer, batches=[bad], **settings).read()
+            else:
+                short = {**bad, "inputs": bad["inputs"][:, :2]}
+                stats = one(model, optimizer, batches=[short], filler=lambda: batch_of(1), **settings).read()
+            assert not stats.is_applied and stats.lacks_memory == (what == "out of memory")
+            assert all(torch.equal(*pair) for pair in zip(before, stands(), strict=True))
+            settings["trained"] = Trained(optimizer)  # as the loop does before it goes on
+        one(model, optimizer, batches=[batch_of(4, seed=2)], step=1, **settings)
+        ends.append(stands())
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_the_first_weight_with_a_bad_gradient_is_named():
+    """In the order of the groups; none where only the loss is not finite."""
+    model = model_of()
+    optimizer = OPTIMIZERS["adamw"](groups_of(model))
+    bad = batch_of(5)
+    model[0].bias.register_hook(lambda gradient: gradient * float("nan"))
+    stats = one(model, optimizer, Trained(optimizer), [bad]).read()
+    assert (stats.first_bad, stats.is_finite, stats.suspects) == ("b", False, [])
+    assert not torch.isfinite(torch.tensor(stats.grad_norms["layer.0"])) and stats.grad_norms["head"] > 0
 
 
 def test_a_parameter_without_a_gradient_counts_as_zero():

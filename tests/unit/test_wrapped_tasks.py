@@ -64,6 +64,37 @@ def family_task(folder, family: str) -> ImageClassification:
     return replaced(task, model=str(tiny_models.save_image_folder(folder / family, family)))
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: GrowingLength(base=None, until="50%"), []),
+        (lambda: GrowingLength(base=None, until="100%"), []),
+        (lambda: GrowingLength(base=None, until="4%"), ["4% is no update"]),
+        (lambda: GrowingLength(base=None, until="11 steps"), ["11 steps is after the end"]),
+        (lambda: ProgressiveResolution(base=None, **SMALL), []),
+        (lambda: ProgressiveResolution(base=None, sizes=(8, 12), until=("50%", "5 steps")), ["made at 12 pixels"]),
+        (
+            lambda: ProgressiveResolution(base=None, sizes=(8, 10, 12), until=("50%", "2 steps", "4 steps")),
+            ["made at 10 pixels", "made at 12 pixels"],
+        ),
+        (lambda: ProgressiveResolution(base=None, sizes=(8,), until=("0 steps",)), ["made at 8 pixels"]),
+        (lambda: ProgressiveResolution(base=None, sizes=(8,), until=("100%",)), ["no update of this run at full"]),
+        (
+            lambda: ProgressiveResolution(base=None, sizes=(8, 12), until=("10 steps", "3 epochs")),
+            ["made at 12 pixels", "no update of this run at full"],
+        ),
+    ],
+)
+def test_what_has_no_effect_is_told(make, told):
+    found = make().without_effect(at(0))
+    assert len(found) == len(told) and all(words in line for words, line in zip(told, found, strict=True))
+
+
+def test_a_length_that_grows_until_no_duration_is_refused():
+    with pytest.raises(ValueError, match="'half' is not a duration"):
+        GrowingLength(base=None, until="half")
+
+
 def test_images_grow_over_the_run_and_are_whole_in_evaluation(tmp_path):
     task = ProgressiveResolution(base=image_task(tmp_path), **SMALL)
     batch = batch_of(task)

@@ -12,9 +12,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..crash_logs import write
 from ..environment import cores
 from ..errors import FinetuneError, InterruptedRunError, PreemptedError
 from ..orphans import die_with_parent
+from ..redaction import redacted
 
 # Elsewhere there is no fork, or (macOS) one that system libraries do not survive.
 FORKS = sys.platform == "linux"
@@ -124,15 +126,16 @@ def _measured(work: Callable[[], Any], crash_log: Path) -> Report:
     except PreemptedError:  # from ``terminate``
         report = Report(error="interrupted", exit_code=InterruptedRunError.exit_code)
     except FinetuneError as error:
-        report = Report(error=" ".join(str(error).split()), exit_code=error.exit_code)
+        report = Report(error=redacted(" ".join(str(error).split())), exit_code=error.exit_code)
     except KeyboardInterrupt:
         report = Report(error="interrupted", exit_code=InterruptedRunError.exit_code)
     except Exception as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]
         with suppress(OSError):
-            crash_log.write_text(traceback.format_exc(), encoding="utf-8")
+            write(crash_log, traceback.format_exc())
         report = Report(
-            error=f"unexpected {type(error).__name__}: {first} (traceback: {crash_log})", exit_code=_UNEXPECTED
+            error=f"unexpected {type(error).__name__}: {redacted(first)} (traceback: {crash_log})",
+            exit_code=_UNEXPECTED,
         )
     return report._replace(seconds=time.monotonic() - began)
 

@@ -1,0 +1,118 @@
+"""A model folder, looked at before a library opens it: weights as safetensors only, and all of them inside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..choices import listed
+from ..errors import ModelError
+
+ADAPTER = "adapter_model.safetensors"
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pth.tar", "*.pkl", "*.ckpt")
+_READ = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_MOST_BYTES = 16 * 2**20  # of a JSON file that is no vocabulary; the largest indices have 100 kB
+
+
+def missing_weights(folder: Path, *, library: str) -> str:
+    """``""`` where a library finds safetensors before anything else; else what is missing, and what lies there."""
+    if (folder / _WEIGHTS).is_file() or (library == "transformers" and (folder / _INDEX).is_file()):
+        return ""
+    return _WEIGHTS + _hint(folder)
+
+
+def check_weights(folder: Path, *, text: str) -> None:
+    """See that the weights are no pickle under another name, and lie in the folder.
+
+    Args:
+        folder: Of a model, which has weights.
+        text: The folder as the user wrote it.
+
+    Raises:
+        ModelError: They do not; says what to do.
+    """
+    names = [_WEIGHTS]
+    if not (folder / _WEIGHTS).is_file():
+        names = sorted(set(_shards(folder, text)))
+    given = _json(folder / "config.json").get("transformers_weights")
+    for name in [*names, *([given] if given is not None else [])]:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(
+                f"model folder {text!r} names weights that are no safetensors file in it: {str(name)[:80]!r}. "
+                "Save the model anew with save_pretrained."
+            )
+        if not (folder / name).is_file():
+            raise ModelError(f"model folder {text!r} lacks {name}, which {_INDEX} names. Copy it there.")
+        _refuse_pickle(folder / name, text)
+
+
+def check_links(folder: Path, *, text: str) -> None:
+    """See that no file that is read is a link out of the folder, or out of the Hub cache that holds it.
+
+    Raises:
+        ModelError: One is.
+    """
+    root = folder.resolve()
+    if root.parent.name == "snapshots":  # of the Hub cache, where each file is a link into blobs/ beside it
+        root = root.parent.parent
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink() and path.suffix in _READ and not path.resolve().is_relative_to(root):
+            raise ModelError(f"model folder {text!r}: {path.name} is a link out of it. Put the file itself there.")
+
+
+def check_adapter(folder: Path) -> None:
+    """See that an adapter's weights are safetensors in its folder: PEFT would open a pickle in their place.
+
+    Raises:
+        ModelError: They are not.
+    """
+    if not (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"adapter folder {str(folder)!r} lacks {ADAPTER}{_hint(folder)}. Save the adapter with save_pretrained."
+        )
+    check_links(folder, text=str(folder))
+    _refuse_pickle(folder / ADAPTER, str(folder))
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a pickle or an archive of torch does, and not as safetensors (a length, then JSON)."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] != b"{" and (head[:2] == b"PK" or (head[:1] == b"\x80" and head[1:2] in b"\2\3\4\5"))
+
+
+def _refuse_pickle(path: Path, text: str) -> None:
+    if is_pickle(path):
+        raise ModelError(
+            f"model folder {text!r}: {path.name} is a pickle under another name, which can run code when it is "
+            "opened. It is not opened. Get the model as safetensors, from a place that you trust."
+        )
+
+
+def _hint(folder: Path) -> str:
+    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if not pickles:
+        return ""
+    return (
+        f" (it has {listed(pickles, most=2)}, a pickle, which can run code when it is opened; if you trust who made "
+        f"it: finetune convert {folder / pickles[0]} --i-trust-this-file)"
+    )
+
+
+def _shards(folder: Path, text: str) -> list[Any]:
+    found = _json(folder / _INDEX).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise ModelError(f"model folder {text!r}: {_INDEX} names no weights. Save the model with save_pretrained.")
+    return [name if isinstance(name, str) else repr(name) for name in found.values()]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON mapping; empty for what is none, which its library then tells."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(_MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
