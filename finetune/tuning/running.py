@@ -136,7 +136,7 @@ def _opened(
     )
     folder = root / "study"
     if not folder.is_dir():
-        _check_free(root, makes=makes)
+        _check_free(root, folder, makes=makes)
         folder.mkdir(parents=True, exist_ok=True)
     with exclusive(folder / "turn"):
         theirs = stored(root / _MARK)
@@ -157,8 +157,10 @@ def _check_optuna() -> None:
         raise ConfigError("tune needs Optuna, which is not installed: pip install 'finetune-toolkit[tune]'") from None
 
 
-def _check_free(root: Path, *, makes: bool) -> None:
+def _check_free(root: Path, folder: Path, *, makes: bool) -> None:
     there = sorted(os.listdir(root)) if root.is_dir() else []
+    if there and folder.is_dir():
+        return  # another process opened the study since: its folder is what comes first
     if root.is_file() or there:
         what = "is a file" if root.is_file() else f"holds {listed(there, most=3)}, which is no search of ours"
         raise RunFolderError(f"{root} {what}. Choose another output_dir.")

@@ -165,7 +165,7 @@ def test_a_claim_beats(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "_BEAT_S", 0.01)
     found, signed = claims.claim(tmp_path), tmp_path / claims.LOCK
     os.utime(signed, (1e9, 1e9))
-    ends = time.monotonic() + 10
+    ends = time.monotonic() + 60
     while signed.stat().st_mtime < 1.1e9 and time.monotonic() < ends:
         time.sleep(0.01)
     assert signed.stat().st_mtime > 1.1e9
