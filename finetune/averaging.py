@@ -216,6 +216,7 @@ def _model_of(config: RunConfig, run: str | Path) -> LoadedModel:
     Raises:
         ModelError: An adapter, or a model for other classes.
     """
+    from .models.contained import saved_model
     from .tasks.wrapping import replaced
 
     folder = _finished(run) / "model"
@@ -224,8 +225,7 @@ def _model_of(config: RunConfig, run: str | Path) -> LoadedModel:
             f"{folder} holds an adapter, and a mean of its factors is no mean of what they do. Merge it into its base "
             "(merge_and_unload of PEFT), or average runs without adapters."
         )
-    library = "timm:" if "architecture" in json.loads((folder / "config.json").read_text("utf-8")) else ""
-    task: Any = replaced(config.task, model=f"{library}{folder}", weights="pretrained")
+    task: Any = replaced(config.task, model=saved_model(folder), weights="pretrained")
     loaded: LoadedModel = task.load_model()
     if loaded.new:
         raise ModelError(f"{folder} has other classes than {listed(loaded.new, most=2)} of the run beside it need")

@@ -10,31 +10,28 @@ from pathlib import Path
 
 from .redaction import redacted
 
-_owned: list[Path] = []
+_PLACE = "finetune_run_folder"  # an attribute of the fault itself, so that it lasts as long as that
 
 
 @contextlib.contextmanager
 def crash_logs_in(folder: Path) -> Iterator[None]:
-    """While the run folder is this run's own, and after a fault until ``forget``, crash logs go there."""
-    _owned[:] = [folder]
-    yield
-    _owned.clear()
+    """While the run folder is this run's own: a fault that ends the run has its crash log there."""
+    try:
+        yield
+    except Exception as fault:
+        vars(fault)[_PLACE] = folder
+        raise
 
 
-def forget() -> None:
-    """No run folder is this process's own."""
-    _owned.clear()
-
-
-def keep(text: str, name: str) -> Path | None:
-    """Write a crash log into the run folder, or else a new folder that only this user can read.
+def keep(fault: Exception, text: str, name: str) -> Path | None:
+    """Write a crash log into the folder of the run that failed, or else a new folder that only this user can read.
 
     Returns:
         Its path; None where neither can be written.
     """
-    for place in _owned:
+    if _PLACE in vars(fault):
         with contextlib.suppress(OSError):
-            return write(place / name, text)
+            return write(vars(fault)[_PLACE] / name, text)
     with contextlib.suppress(OSError):
         return write(Path(tempfile.mkdtemp(prefix="finetune-crash-")) / name, text)
     return None

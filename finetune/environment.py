@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -14,6 +15,8 @@ PACKAGES = (
     "torch transformers accelerate timm peft datasets evaluate tokenizers safetensors "
     "huggingface_hub numpy scikit-learn"
 ).split()
+
+_NOTHING = 1  # what ``git config --get-regexp`` ends with where no key is like that
 
 
 def versions() -> dict[str, str]:
@@ -60,16 +63,39 @@ def environment(*, seed: int, num_ranks: int, precision: str) -> Mapping[str, An
 
 
 def _commit() -> str | None:
-    """The commit of the working folder, with ``-dirty`` where files differ; None outside git."""
+    """The commit of the working folder, with ``-dirty`` where files differ; None outside git.
+
+    The folder may be a stranger's, and git runs what the configuration in it names. So nothing is asked that would:
+    where it brings filters of its own, which cannot be switched off, the files are not compared (``-unchecked``).
+    """
+    commit = _git("rev-parse", "HEAD")
+    if commit is None or commit.returncode:
+        return None
+    filters = _git("config", "--show-scope", "--name-only", "--get-regexp", r"^filter\.")
+    if (
+        filters is None
+        or filters.returncode not in (0, _NOTHING)
+        or re.search("^(local|worktree)", filters.stdout, re.M)
+    ):
+        return f"{commit.stdout.strip()}-unchecked"
+    compared = _git("diff", "--quiet", "--ignore-submodules=all", "--no-ext-diff", "--no-textconv", "HEAD", "--")
+    if compared is None or compared.returncode not in (0, 1):
+        return f"{commit.stdout.strip()}-unchecked"
+    return commit.stdout.strip() + ("-dirty" if compared.returncode else "")
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str] | None:
+    """What git says here, without the watcher and the hooks that a configuration may name, and without fetching."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+        return subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", *words],
             capture_output=True,
             text=True,
             timeout=5,
             cwd=Path.cwd(),
             check=False,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -12,6 +12,7 @@ class FinetuneError(Exception):
 
     exit_code = 2
     is_told = False  # whether the process that it came from tells the user
+    is_own = False  # whether it may be of this process alone, which then has to tell
 
 
 class ConfigError(FinetuneError):
@@ -21,9 +22,13 @@ class ConfigError(FinetuneError):
 class DataError(FinetuneError):
     """Data that does not fit the task, named with file and row."""
 
+    is_own = True  # a node has its own disk
+
 
 class ModelError(FinetuneError):
     """A model that cannot be loaded, or does not fit the task."""
+
+    is_own = True  # a node has its own disk
 
 
 class LaunchError(FinetuneError):
@@ -62,6 +67,7 @@ class RankLostError(FinetuneError):
     """Another process of the run ended or stopped answering."""
 
     exit_code = 76
+    is_own = True
 
 
 class InterruptedRunError(FinetuneError):

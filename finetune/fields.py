@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from .choices import listed, nearest
 from .durations import CheckedText
+from .letters import letter_fault
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -42,7 +43,9 @@ def _faults(value: Any, path: str) -> Iterator[str]:
 
 
 def _text_fault(hint: Any, item: str) -> str | None:
-    """What a text that is checked says of itself."""
+    """What no text may hold, and what one that is checked says of itself."""
+    if fault := letter_fault(item):
+        return f"{item!r} {fault}; write it in other letters"
     for mark in get_args(hint) if get_origin(hint) is Annotated else ():
         if isinstance(mark, CheckedText):
             try:

@@ -81,6 +81,10 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if str(self.output_dir or "").startswith("~"):  # which a shell leaves as it is in key=value
+            raise ValueError(
+                f"output_dir: {self.output_dir!r} would begin with a folder called so; write the path in full"
+            )
 
 
 def as_plain(value: Any) -> Any:

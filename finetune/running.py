@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from .checkpoints.lock import check_unused
 from .checkpoints.run_folder import check_run_folder
 from .errors import RunFolderError
 from .start_up import rarely_collected
@@ -96,10 +97,12 @@ def describe_stages(prepared: Prepared) -> list[StagePlan]:
 
 def train_stages(prepared: Prepared, *, existing: Literal["refuse", "resume", "overwrite"]) -> list[StageResult]:
     """Run every stage of several."""
-    with rarely_collected():
-        from .stages.running import run_stages
     folder = prepared.config.output_dir
     assert folder is not None
+    if "WORLD_SIZE" not in os.environ:  # as in ``train``
+        check_unused(Path(folder))
+    with rarely_collected():
+        from .stages.running import run_stages
     return run_stages(prepared.stages, output_dir=folder, existing=existing, config_text=prepared.yaml)
 
 

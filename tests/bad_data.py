@@ -78,6 +78,23 @@ def _parquet(columns: dict[str, list[Any]]) -> Callable[[], Any]:
     return make
 
 
+def _lines_of(*rows: Any) -> str:
+    return "\n".join(json.dumps(row) for row in rows)
+
+
+def _squad(content: str) -> Case:
+    return _table("", content, "bad.json")._replace(words="questions.yaml task.data.train=bad.json")
+
+
+def _answered(said: str, answers: Any) -> Case:
+    row = {"question": "q", "context": "a c", "answers": answers}
+    return Case(said, written("bad.jsonl", json.dumps(row)), "questions.yaml task.data.train=bad.jsonl")
+
+
+def _several(said: str, content: str, name: str, *words: str) -> Case:
+    return _table(said, content, name)._replace(words=f"several.yaml task.data.train={name} {' '.join(words)}")
+
+
 _PARQUET = "text.yaml task.data.train=bad.parquet"
 TABLES = {
     "a row with more fields": _stray("3 fields, expected 2", b"one,two,three"),
@@ -148,6 +165,42 @@ TABLES = {
 }
 
 
+_LISTS = csv_with(*(f"a{number},\"['x', 'y']\"" for number in range(9)), header="text,labels")
+_ENDLESS = [{"text": f"t {number}", "label": [1, 10**400, 0.5][number % 3]} for number in range(9)]
+TABLES |= {
+    "commas in a table of tabs": _table(r"separated by commas \(name it .csv\), expected tabs", csv_with(), "bad.tsv"),
+    "a table of another kind": _table("bad.csv is a parquet file. Name it .parquet", b"PAR1 and more"),
+    "lines that are packed": _table("bad.jsonl is a compressed file.*Unpack it", gzip.compress(b"{}"), "bad.jsonl"),
+    "packed by its name": _table("kind '.gz' cannot be read. Unpack it", b"\x1f\x8b", "bad.csv.gz"),
+    "a spreadsheet by its name": _table("kind '.xlsx' cannot be read. Save it as csv", b"PK", "bad.xlsx"),
+    "texts that nobody sees": _stray("text is empty", "\u200b \ufeff,a".encode()),
+    "half a letter for a label": _table(
+        "line 10: label holds half", _jsonl('{"text": "a", "label": "\\ud800"}'), "bad.jsonl"
+    ),
+    "no end for a label": _table("line 10: label is inf", _jsonl('{"text": "a", "label": Infinity}'), "bad.jsonl"),
+    "no end for a target": _table(
+        "line 2: target is '1000.*…', expected a finite", _lines_of(*_ENDLESS), "bad.jsonl"
+    )._replace(words="numbers.yaml task.data.train=bad.jsonl"),
+    "a text twice": Case("expected one column, or two different", words="text.yaml task.data.text=[text,text]"),
+    "three texts": Case("expected one column, or two different", words="text.yaml task.data.text=[a,b,c]"),
+    "lists that became text": _several("lists that were written as text", _LISTS, "bad.csv", "task.data.separator=,"),
+    "a 0 or 1 for each label": _several(
+        "3 times 0 or 1 in each row",
+        _lines_of(*({"text": f"t {at}", "labels": [at % 2, 0, 1]} for at in range(9))),
+        "a.jsonl",
+    ),
+    "half a letter for a tag": _table(
+        "tag 1 is 'B-.ud800'", '{"tokens": ["a"], "tags": ["B-\\ud800"]}', "bad.jsonl"
+    )._replace(words="words.yaml task.data.train=bad.jsonl"),
+    "an answer without lists": _answered("as many texts as starts", {"text": "c", "answer_start": 2}),
+    "more answers than starts": _answered("as many texts as starts", {"text": ["c", "a"], "answer_start": [2]}),
+    "no answers in lists": _answered("as many texts as starts", {"text": None, "answer_start": None}),
+    "articles that are none": _squad('{"data": [1, 2]}')._replace(said="not built as SQuAD is"),
+    "paragraphs that are none": _squad('{"data": [{"paragraphs": null}]}')._replace(said="not built as SQuAD is"),
+    "a nest of questions": _squad('{"data": ' + "[" * 100_000)._replace(said="nested too deeply"),
+}
+
+
 def _encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
     file = io.BytesIO()
     noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
@@ -180,6 +233,12 @@ def _emptied(folder: str) -> Callable[[], Any]:
 def _paths(row: str) -> Callable[[], Any]:
     rows = [f"img/{name}/{number:03}.png,{name}" for name in ("red", "green") for number in range(8)]
     return written("paths.csv", "\n".join(["image,label", *rows, row]) + "\n")
+
+
+def _in_lines(row: dict[str, Any]) -> Case:
+    rows = [{"image": f"img/red/{number:03}.png", "label": "red"} for number in range(8)]
+    said = "paths.jsonl line 9: the image is .*, expected a path"
+    return Case(said, written("paths.jsonl", _lines_of(*rows, row)), "image.yaml task.data.train=paths.jsonl")
 
 
 _PATHS = "image.yaml task.data.train=paths.csv"
@@ -228,6 +287,24 @@ IMAGES = {
     "a path to nothing": Case("paths.csv line 18: .*no such file", _paths("img/red/none.png,red"), _PATHS),
     "a path to a folder": Case("paths.csv line 18: .*no such file", _paths("img/red,red"), _PATHS),
     "no path": Case("paths.csv line 18: the image is missing", _paths(",red"), _PATHS),
+    "splits beside other things": Case(
+        r"all holds splits \('test', 'train'\)",
+        lambda: [shutil.copytree("img", f"all/{name}") for name in ("train", "test", "notes")],
+        "image.yaml task.data.train=all",
+    ),
+    "pictures of no kind that is read": Case(
+        "img holds no pictures. It holds '000.HEIC'",
+        lambda: [path.rename(path.with_suffix(".HEIC")) for path in Path("img").rglob("*.png")],
+        "image.yaml",
+    ),
+    "a class in other letters": Case(
+        "is a class whose name is no UTF-8", lambda: shutil.copytree(b"img/red", b"img/ro\xe9"), "image.yaml"
+    ),
+    "a number for a picture": _in_lines({"image": 5, "label": "red"}),
+    "a list for a picture": _in_lines({"image": ["a.png"], "label": "red"}),
+    "a size that no picture has": Case(
+        "task.image_size: .* cannot prepare a picture", words="image.yaml task.image_size=1"
+    ),
     "pictures for a task on texts": Case(
         "img is a folder of images, and the task is text_classification", words="text.yaml task.data.train=img"
     ),

@@ -66,6 +66,29 @@ PATHS = {
     "a run folder that holds other things": Case(
         "img is not empty: .*no run of ours", words="text.yaml output_dir=img", verbs=("train",)
     ),
+    "a table of nobody": Case("no file or folder '~nobody9/a.csv'", words="text.yaml task.data.train=~nobody9/a.csv"),
+    "a model of nobody": Case("there is no such folder", words="text.yaml task.model=~nobody9/bert"),
+    "a run folder at home": Case("output_dir .*'~/run' .*write the path in full", words="text.yaml output_dir=~/run"),
+    "a NUL in a run folder": Case(r"output_dir .*'a.x00b' holds a NUL byte", words="text.yaml output_dir=a\0b"),
+    "a run folder in other letters": Case(
+        "output_dir .*a byte that is no UTF-8", words="text.yaml output_dir=caf\udce9"
+    ),
+    "a table in other letters": Case(
+        "task.data.train .*a byte that is no UTF-8",
+        lambda: shutil.copy(b"train.csv", b"caf\xe9.csv"),
+        "text.yaml task.data.train=caf\udce9.csv",
+    ),
+    "a recipe whose name is too long": Case("no such file", words=f"{_LONG}.yaml"),
+    "a metric whose name is too long": Case(
+        "is not known, and no such file is here", words=f"text.yaml task.metrics=[{_LONG}]"
+    ),
+    "a model whose name is too long": Case("no Hub id either", words=f"text.yaml task.model={_LONG}"),
+    "a name that the Hub has not": Case("no Hub id either", words="text.yaml task.model=a--b"),
+    "thousands of digits": Case("seed .*got '999.*expected a whole number", words=f"text.yaml seed={'9' * 5000}"),
+    "a run without end": Case("expected at most 100,000,000; give less", words="text.yaml length=99999999999steps"),
+    "evaluations without end": Case(
+        "2,499,999 evaluations .*evaluate less often", words="text.yaml length=9999999steps"
+    ),
     "the current folder": Case("is not empty: .*no run of ours", words="text.yaml output_dir=.", verbs=("train",)),
     "a run folder whose name is too long": Case(
         "File name too long", words=f"text.yaml output_dir={_LONG}", verbs=("train",), code=74

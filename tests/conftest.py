@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FINETUNE_CACHE"] = tempfile.mkdtemp(prefix="finetune-cache-")  # never the user's own
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("COLUMNS", None)  # tables are as wide as where nobody looks
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 sys.path.insert(0, str(Path(__file__).with_name("audit")))
@@ -18,10 +19,15 @@ sys.path.insert(0, str(Path(__file__).with_name("audit")))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (sys.path[0], os.environ.get("PYTHONPATH"))))
 
 import audited
+import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile(  # no test is a clock, and the machine may be busy
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 _IS_OUTERMOST = audited.VARIABLE not in os.environ  # and not a test session that a test started
 if _IS_OUTERMOST:
     handle, os.environ[audited.VARIABLE] = tempfile.mkstemp(prefix="finetune-audit-")

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -99,7 +100,7 @@ class Runs:
 
     def num_kills(self, case: Case, kills: list[Before]) -> int:
         """The same for several kills, one after another; how many found their run still at work."""
-        found, folder = 0, self.place / "killed"
+        found, folder = 0, self.fresh()
         with Newest() as newest:
             for kill in kills:
                 ended = ended_child(partial(self._tapped, case, folder, kill, newest.note))
@@ -108,8 +109,12 @@ class Runs:
                 assert_loads(folder, newest.step)
         self.go_on(case, folder)
         assert remains(folder) == self.whole(case), case
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
         return found
+
+    def fresh(self) -> Path:
+        """Where a run is to be killed that nobody else has."""
+        return Path(tempfile.mkdtemp(dir=self.place)) / "killed"
 
     def _tapped(self, case: Case, folder: Path, before: Before, after: After) -> None:
         tap(folder, before=before, after=after)

@@ -7,10 +7,12 @@ the class ``Files`` is tapped.
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,7 @@ from finetune.checkpoints.files import Files
 
 REAL = Files()
 CHANGING = {name for name in vars(Files) if not name.startswith("_")} - {"listdir", "size", "read"}
+PAST = {"open", *(f"os.{name}" for name in ("mkdir", "rename", "remove", "rmdir", "symlink", "link", "truncate"))}
 LOG = "log.jsonl"
 
 
@@ -112,21 +115,28 @@ def tap(root: Path, *, before: Before = lambda *_: None, after: After = lambda *
 
     Args:
         root: The run folder.
-        before: Is given where the run is, and the arguments of the operation.
-        after: Is given name, result and arguments of the operation.
+        before: Is given where the run is, and the arguments of the operation; of one that goes past ``Files`` (the
+            interpreter tells of it by the names in ``PAST``), no arguments.
+        after: Is given name, result and arguments of the operation, if it goes through ``Files``.
     """
     opened: dict[int, Path] = {}
     counts: Counter[tuple[str, str]] = Counter()
+
+    def here(name: str, path: Path) -> Point:
+        label = re.sub(r"[0-9a-f]{32}", "ID", os.path.relpath(path, root))
+        counts[name, label] += 1
+        return Point(name, label, counts[name, label] - 1)
+
+    def is_ours(path: Path) -> bool:
+        return path == root.parent or path.is_relative_to(root)
 
     def tapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(files: Files, *arguments: Any) -> Any:
             first = arguments[0]
             path = opened.get(first) if isinstance(first, int) else arguments[-1]
-            if path is None or not (path == root.parent or path.is_relative_to(root)):
+            if path is None or not is_ours(path):
                 return real(files, *arguments)
-            label = re.sub(r"[0-9a-f]{32}", "ID", os.path.relpath(path, root))
-            counts[name, label] += 1
-            before(Point(name, label, counts[name, label] - 1), arguments)
+            before(here(name, path), arguments)
             result = real(files, *arguments)
             if name in ("open_write", "open_append"):
                 opened[result] = path
@@ -139,6 +149,25 @@ def tap(root: Path, *, before: Before = lambda *_: None, after: After = lambda *
 
     for name in CHANGING:
         setattr(Files, name, tapped(name, getattr(Files, name)))
+    _tap_past(lambda name, path: before(here(name, path), ()) if is_ours(path) else None)
+
+
+def _tap_past(told: Callable[[str, Path], None]) -> None:
+    """Tell of each change that does not go through ``Files``, as far as Python makes it."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in PAST and isinstance(arguments[0], str | os.PathLike) and not _goes_through_files():
+            if event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                told(event, Path(arguments[0]))
+
+    sys.addaudithook(hook)
+
+
+def _goes_through_files() -> bool:
+    frame = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != inspect.getfile(Files):
+        frame = frame.f_back
+    return frame is not None
 
 
 def points_of(calls: Sequence[Point]) -> list[Point]:

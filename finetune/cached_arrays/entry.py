@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _FORMAT = 1
 _LARGEST_MANIFEST = 1 << 20  # bytes
+_NUMBERS = "biuf"  # kinds of numpy; an array of objects is one of addresses, which a file could name
 
 _mapped: dict[str, list[weakref.ref[mmap.mmap]]] = {}  # of this process, by entry
 
@@ -47,6 +48,8 @@ def checked(entry: Path, key: str) -> dict[str, np.memmap] | None:
     shapes = {}
     for name, said in manifest["arrays"].items():
         shapes[name] = tuple(said["shape"]), np.dtype(said["dtype"])
+        if not NAME.fullmatch(name) or shapes[name][1].kind not in _NUMBERS:
+            raise ValueError(f"{MANIFEST} names what is no array of numbers: {name[:40]!r}, {said['dtype']!r}")
         path = file_of(entry, name)
         if (size := _size(path)) != said["bytes"]:
             raise ValueError(f"{path.name} has {size} bytes, not {said['bytes']}")

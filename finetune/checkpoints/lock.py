@@ -49,7 +49,7 @@ def take_lock(folder: Path) -> Lock:
     """Take the lock of a run folder at once, or not at all.
 
     Raises:
-        RunFolderError: Another run has it; names its process, host and time.
+        RunFolderError: Another run has it; names its process, host and time. Or the folder is no longer there.
     """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
@@ -65,7 +65,28 @@ def take_lock(folder: Path) -> Lock:
             f"{folder} is on a file system without locks ({fault.strerror}): see to it that no second run uses it",
             stacklevel=2,
         )
+    if not _has_name(handle, folder / LOCK):
+        os.close(handle)
+        raise RunFolderError(f"{folder} was moved aside by another process just now. Choose another output_dir.")
     return Lock(handle)
+
+
+def _has_name(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one at ``path``: another run's --overwrite may have moved its folder."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a folder that somebody is at; one that has no lock is not given one.
+
+    Raises:
+        RunFolderError: As ``take_lock``.
+    """
+    if (folder / LOCK).exists():
+        take_lock(folder).release()
 
 
 def _owner(handle: int) -> str:

@@ -135,7 +135,7 @@ def read_manifest(folder: Path, *, files: Files = FILES) -> Manifest:
             raise DamagedError(MANIFEST, "larger than any manifest of ours")
         return Manifest.parse(files.read(folder / MANIFEST))
     except OSError as fault:
-        raise DamagedError(MANIFEST, reason(fault)) from fault
+        raise DamagedError(MANIFEST, fault.strerror or str(fault)) from fault
 
 
 def check_sizes(folder: Path, manifest: Manifest, files: Files = FILES) -> None:
@@ -148,7 +148,7 @@ def check_sizes(folder: Path, manifest: Manifest, files: Files = FILES) -> None:
         try:
             size = files.size(folder / name)
         except OSError as fault:
-            raise DamagedError(name, reason(fault)) from fault
+            raise DamagedError(name, fault.strerror or str(fault)) from fault
         if size != record.size:
             raise DamagedError(name, f"{size} bytes, expected {record.size}")
 

@@ -19,9 +19,9 @@ from ..choices import listed
 from ..errors import RunFolderError, StorageError
 from .atomic import finish_interrupted, temporary_name, write_file_atomically, write_folder_atomically
 from .documents import from_json, to_json
-from .files import Files, free_path, is_safe_name
+from .files import Files, free_path, is_folder, is_safe_name
 from .lock import LOCK, Lock, take_lock
-from .log import Log
+from .log import Log, ending
 from .manifest import FORMAT_VERSION
 from .retention import sweep
 
@@ -139,16 +139,16 @@ def check_run_folder(path: Path, *, resume: bool = False, overwrite: bool = Fals
         _admitted(path, resume=resume, overwrite=overwrite, files=files)
 
 
-def read_run_id(path: Path) -> str | None:
+def read_run_id(path: Path, *, files: Files = FILES) -> str | None:
     """The id of the run in a folder, or None where the folder is not ours.
 
     Raises:
         RunFolderError: Made by a finetune that writes another format.
+        OSError: The disk fails, which says nothing of whose it is.
     """
-    mark = path / MARK
     try:
-        found = from_json(mark.read_bytes())
-    except (OSError, ValueError):
+        found = from_json(files.read(path / MARK))
+    except (FileNotFoundError, IsADirectoryError, ValueError):
         return None
     run_id, version = found.get("run_id"), found.get("format_version")
     if version != FORMAT_VERSION:
@@ -222,25 +222,35 @@ def _admitted(path: Path, *, resume: bool, overwrite: bool, files: Files) -> str
     """The id of the run to go on with, or None for a new one.
 
     Raises:
-        RunFolderError: The folder holds something, and neither resuming nor moving it aside was asked for.
+        RunFolderError: The folder holds something, and neither resuming nor moving it aside was asked for; or what is
+            to be resumed cannot be found in it.
     """
     names = _contents(path, files)
     if not names or overwrite:
         return None
-    run_id = read_run_id(path)
+    run_id = read_run_id(path, files=files)
     if resume and run_id is not None:
+        _check_checkpoints(path / CHECKPOINTS)
         return run_id
     if resume:
         raise RunFolderError(
             f"{path} holds {listed(names, most=3)} but is no run folder of ours (it has no {MARK}), so there is "
             "nothing to resume. Choose the folder of a run, or leave --resume out and choose an empty one."
         )
-    kind = "a run" if run_id is not None else f"{listed(names, most=3)}, which is no run of ours"
-    remedy = "go on with it by --resume, " if run_id is not None else ""
+    is_finished = run_id is not None and ending(path / LOG) == "finished"
+    own = "a finished run" if is_finished else "a run"
+    kind = own if run_id is not None else f"{listed(names, most=3)}, which is no run of ours"
+    remedy = "go on with it by --resume, " if run_id is not None and not is_finished else ""
     raise RunFolderError(
         f"{path} is not empty: it holds {kind}. Choose another output_dir, {remedy}"
         f"or move it aside to {_old_path(path).name} by --overwrite."
     )
+
+
+def _check_checkpoints(folder: Path) -> None:
+    """No link is followed, so a run would find nothing in it, and start again."""
+    if os.path.lexists(folder) and not is_folder(folder):
+        raise RunFolderError(f"{folder} is a link or a file, expected a folder. Move the checkpoints back there.")
 
 
 def _moved_aside(path: Path, lock: Lock | None, files: Files) -> Lock:

@@ -18,6 +18,7 @@ class Outcome(NamedTuple):
 
     fault: str | None  # why there is no checkpoint, in the system's words
     warnings: tuple[str, ...] = ()  # what else failed: disk space is lost, not data
+    is_spoiled: bool = False  # it is not worth keeping: the fault is that of the weights
 
 
 def save_checkpoint(

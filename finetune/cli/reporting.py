@@ -10,8 +10,8 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
-from ..crash_logs import forget, keep
-from ..errors import DataError, FinetuneError, InterruptedRunError, RankLostError, StorageError
+from ..crash_logs import keep
+from ..errors import FinetuneError, InterruptedRunError, StorageError
 from ..redaction import redacted
 from .streams import OutputLostError
 
@@ -25,22 +25,22 @@ def ended(run: Callable[[], object], words: Sequence[str]) -> int:
     import typer
 
     debug = "--debug" in words
-    forget()
     try:
         with _plain_warnings(debug=debug):
             code = run()
+        if code == InterruptedRunError.exit_code:  # of Ctrl-C, which typer keeps to itself
+            raise KeyboardInterrupt
         sys.stdout.flush()
         return code if isinstance(code, int) and not isinstance(code, bool) else 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 0 if error.code is None else UNEXPECTED
     except FinetuneError as error:
-        may_be_own = isinstance(error, DataError | RankLostError) and not error.is_told
-        _say(str(error), debug=debug, may_be_own=may_be_own)
+        _say(str(error), debug=debug, may_be_own=error.is_own and not error.is_told)
         return error.exit_code
     except typer.Exit as error:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        _say("interrupted", debug=debug)
+        _say("interrupted; go on with --resume" if words[:1] == ["train"] else "interrupted", debug=debug)
         return InterruptedRunError.exit_code
     except OutputLostError as lost:
         if lost.is_closed:
@@ -69,13 +69,21 @@ def _plain_warnings(*, debug: bool) -> Iterator[None]:
         if not debug:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.showwarning = _show  # type: ignore[assignment]
+            warnings.showwarning = _shown_once()  # type: ignore[assignment]
         yield
 
 
-def _show(message: Warning | str, *_: object) -> None:
-    if rank() == 0:
-        print(f"warning: {printable(redacted(str(message)))}", file=sys.stderr, flush=True)
+def _shown_once() -> Callable[..., None]:
+    """Prints each text once. Python's own memory of them is lost when any library changes a filter."""
+    told: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        text = printable(redacted(str(message)))
+        if rank() == 0 and text not in told:
+            told.add(text)
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+
+    return show
 
 
 def _say(message: str, *, debug: bool, may_be_own: bool = False) -> None:
@@ -110,7 +118,7 @@ def _crashed(error: Exception, words: Sequence[str]) -> str:
     """Keeps the traceback in ``crash-rank<N>.log``, and says where."""
     text = f"finetune {' '.join(words)}\n\n{''.join(traceback.format_exception(error))}"
     what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
-    path = keep(text, f"crash-rank{rank()}.log")
+    path = keep(error, text, f"crash-rank{rank()}.log")
     if path is None:
         return f"unexpected {what}. Repeat with --debug for the traceback."
     return f"unexpected {what}. This is a fault in finetune or a library; the traceback is in {path}."

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ..checkpoints.atomic import write_file_atomically
 from ..checkpoints.documents import from_json, to_json
 from ..checkpoints.files import free_path
-from ..checkpoints.lock import LOCK, Lock, take_lock
+from ..checkpoints.lock import LOCK, Lock, check_unused, take_lock
 from ..choices import listed
 from ..errors import RunFolderError
 from ..plan_document import differences
@@ -38,8 +38,7 @@ def claim(root: Path, *, existing: Literal["refuse", "resume", "overwrite"]) -> 
             "comparison by --resume, or move it aside by --overwrite."
         )
     if there and existing == "overwrite":
-        if (root / LOCK).exists():
-            take_lock(root).release()  # refuses while somebody is at it
+        check_unused(root)
         root.rename(free_path(root.parent, f"{root.name}.old"))
         there = []
     before = _read(root) if there else {}

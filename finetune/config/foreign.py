@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -57,5 +58,5 @@ def _scripts(value: Any, key: str = "") -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _scripts(inner, key)
-    elif key == "metrics" and isinstance(value, str) and value not in METRICS and Path(value).exists():
+    elif key == "metrics" and isinstance(value, str) and value not in METRICS and os.path.exists(value):
         yield f"the metric {value}"

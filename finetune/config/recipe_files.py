@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -53,9 +54,9 @@ def find_file(name: str) -> Path:
     """
     given = Path(name)
     if given.suffix in (".py", ".yaml", ".yml") or "/" in name:
-        if given.is_file():
+        if os.path.isfile(given):  # Path's own raises for a name that is too long
             return given
-        folder = "it is a folder; " if given.is_dir() else ""
+        folder = "it is a folder; " if os.path.isdir(given) else ""
         raise ConfigError(f"{name}: no such file ({folder}looked in {Path.cwd()}). Give a recipe's file or name.")
     names = {path.stem: path for path in shipped_recipes()}
     if name in names:

@@ -50,7 +50,7 @@ def build(owner: type, tree: Mapping[str, Any], *, path: str, faults: list[Fault
         return owner(**values)
     except (ValueError, FinetuneError) as error:
         field, colon, what = str(error).partition(": ")
-        is_of_field = bool(colon) and field in schema.hints(owner)
+        is_of_field = bool(colon) and field.partition(".")[0] in schema.hints(owner)
         faults.append(Fault(_join(path, field), what) if is_of_field else Fault(path, str(error)))
         return None
 

@@ -103,7 +103,10 @@ def read_value(text: str) -> Any:
         node = _composed(text, repr(text))
         return _Reader(repr(text)).read(node) if node is not None else None
     # Not parsed as a document: 'runs/a #1' has no comment, and '*' is no alias.
-    return _scalar(yaml.ScalarNode(_implicit_tag(text), text))
+    try:
+        return _scalar(yaml.ScalarNode(_implicit_tag(text), text))
+    except ValueError:  # a number of thousands of digits
+        return text
 
 
 def _composed(text: str, origin: str) -> yaml.Node | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,10 @@ def read_saved(folder: Path, source: str) -> Rows:
     """
     from datasets import load_from_disk
 
+    if away := [name for name in _files_of(folder) if not (folder / name).resolve().is_relative_to(folder.resolve())]:
+        raise DataError(
+            f"{source}: state.json names a file that is not in that folder: {away[0][:80]!r}. Copy it there."
+        )
     try:
         dataset = load_from_disk(str(folder))
     except Exception as error:  # the readers below ``datasets`` raise their own kinds
@@ -54,6 +59,15 @@ def read_saved(folder: Path, source: str) -> Rows:
         first = "train" if "train" in dataset else next(iter(dataset), "train")
         raise DataError(f"{source} holds splits ({listed(dataset)}). Name one: train: {source}/{first}.")
     return from_dataset(dataset, source)
+
+
+def _files_of(folder: Path) -> list[str]:
+    """The files that a saved data set names; none where it cannot be read, which its library then tells."""
+    try:
+        state = json.loads((folder / "state.json").read_bytes())
+        return [str(file["filename"]) for file in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def from_dataset(dataset: Any, source: str, *, folder: Path | None = None) -> Rows:

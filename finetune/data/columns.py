@@ -83,9 +83,15 @@ def _separated(rows: Rows) -> str:
     """What to say where the whole header was read as one column."""
     names = list(rows.columns)
     if len(names) == 1 and not rows.typed:
-        for sign, word in ((";", "semicolons"), ("\t", "tabs (name it .tsv)"), ("|", "bars")):
+        expected = "tabs" if rows.source.lower().endswith(".tsv") else "commas"
+        for sign, word in (
+            (";", "semicolons"),
+            ("\t", "tabs (name it .tsv)"),
+            ("|", "bars"),
+            (",", "commas (name it .csv)"),
+        ):
             if sign in names[0]:
-                return f" (fields seem to be separated by {word}, expected commas)"
+                return f" (fields seem to be separated by {word}, expected {expected})"
     return ""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from array import array
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from .rows import Fault, Rows
 
 SUFFIXES = (".conll", ".bio", ".iob", ".iob2", ".bioes")
 _DOCUMENT = "-DOCSTART-"  # CoNLL-2003 begins each document with a line of its own, which is no word
+_SAMPLE = 100  # words that tell how many columns there are: the first line may be a comment
 _UNDECODED = re.compile("[\udc80-\udcff]")
 
 
@@ -34,12 +37,14 @@ def read_conll(path: Path, source: str) -> Rows:
     content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{source} is UTF-16 text, expected UTF-8. Save it as UTF-8.")
-    lines = content.decode("utf-8", errors="surrogateescape").split("\n")
+    text = content.decode("utf-8", errors="surrogateescape")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     first = next((line for line in lines if _is_word(line)), None)
     if first is None:
         raise DataError(f"{source} holds no words. Expected a word a line with its tag, and a blank line between.")
     separator = "\t" if "\t" in first.strip() else None
-    width = len(first.strip().split(separator))
+    widths = (len(line.split(separator)) for line in lines if _is_word(line))
+    width = Counter(islice(widths, _SAMPLE)).most_common(1)[0][0]
     if width < 2:
         raise DataError(
             f"{source}: its first word {first.strip()[:40]!r} has no tag. Expected columns separated by tabs or "
@@ -67,7 +72,7 @@ def _sentences(lines: list[str], *, separator: str | None, width: int) -> Iterat
     for number, line in enumerate([*lines, ""], start=1):
         if _is_word(line):
             first = first or number
-            fields.append(line.rstrip("\r").split(separator))
+            fields.append(line.split(separator))
             reason = _fault(fields[-1], width)
             if reason is not None and fault is None:
                 fault, at = reason, number

@@ -62,6 +62,8 @@ def _check_start(path: Path, source: str) -> None:
         raise DataError(f"{source} is empty (zero bytes). Expected a header line and rows.")
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{source} is UTF-16 text, expected UTF-8. Save it as UTF-8.")
+    if start == b"PAR1":
+        raise DataError(f"{source} is a parquet file. Name it .parquet.")
     if start == b"PK\x03\x04" or start[:2] == b"\x1f\x8b":
         raise DataError(
             f"{source} is a compressed file or a spreadsheet, expected text. Unpack it, or save it as csv."
@@ -96,7 +98,13 @@ def _parsed(reader, source: str) -> Iterator[tuple[int, int, list[str], str | No
                 # Not a bad row: it has swallowed every row that follows.
                 message = f"{source} line {line}: a quote is opened and never closed. Close it, or double it."
                 raise DataError(message) from error
-            yield line, reader.line_num, [], f"a quote is out of place ({error})"
+            is_long = "field larger" in str(error)
+            what = (
+                f"a field has more than {_LARGEST_FIELD:,} characters"
+                if is_long
+                else f"a quote is out of place ({error})"
+            )
+            yield line, reader.line_num, [], what
             continue
         if row:
             yield line, reader.line_num, row, None

@@ -1,7 +1,8 @@
 """Letters drawn to look like the digits: what the small ViT of the offline default is pre-trained on.
 
-Printed letters of the Latin faces that matplotlib bundles, bent by random affine and elastic distortion, then put
-through what made scikit-learn's digits: a 32 x 32 bitmap cut to the ink, counted in 4 x 4 blocks. No digit is drawn.
+Printed letters of the Latin faces that matplotlib bundles (since 3.11), bent by random affine and elastic distortion,
+then put through what made scikit-learn's digits: a 32 x 32 bitmap cut to the ink, counted in 4 x 4 blocks. No digit is
+drawn.
 """
 
 from __future__ import annotations

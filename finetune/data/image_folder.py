@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..choices import listed
 from ..errors import DataError
+from ..letters import letter_fault
 from .rows import Fault, Rows
 
 _SUFFIXES = {
@@ -51,8 +52,18 @@ def read_image_folder(folder: Path, source: str) -> Rows:
         else:
             others.append(path.name)
     if not images:
-        raise DataError(f"{source} holds no pictures. Expected {source}/<class>/<picture>.jpg (or .png …).")
-    _warn(source, others, sorted({entry.name for entry in classes if not entry.is_symlink()} - set(labels)))
+        others_said = f" It holds {listed(others, most=3)}, whose kind cannot be read." if others else ""
+        raise DataError(
+            f"{source} holds no pictures.{others_said} Expected {source}/<class>/<picture>.jpg (or .png …)."
+        )
+    _warn_of_depth(source, [path for path in images if len(Path(path).parts) > len(Path(source).parts) + 2])
+    _warn(
+        source,
+        others,
+        sorted(
+            {entry.name for entry in classes if not (entry.is_symlink() or letter_fault(entry.name))} - set(labels)
+        ),
+    )
     columns = {"image": images, "label": labels}
     return Rows(
         source, columns, "file", faults=tuple(faults), image_columns=("image",), typed=False, folder=Path.cwd()
@@ -61,9 +72,10 @@ def read_image_folder(folder: Path, source: str) -> Rows:
 
 def _check_classes(classes: list[Path], folder: Path, source: str) -> None:
     names = [entry.name for entry in classes]
-    if names and all(name.lower() in _SPLIT_NAMES for name in names):
-        first = "train" if "train" in names else names[0]
-        raise DataError(f"{source} holds splits ({listed(names)}), not classes. Name one: train: {source}/{first}.")
+    splits = [name for name in names if name.lower() in _SPLIT_NAMES]
+    if splits and (len(splits) > 1 or splits == names):  # a class may be of trains
+        first = "train" if "train" in splits else splits[0]
+        raise DataError(f"{source} holds splits ({listed(splits)}), not classes. Name one: train: {source}/{first}.")
     if names:
         return
     if any(folder.glob("*.parquet")) or any(folder.glob("*.csv")) or any(folder.glob("*.jsonl")):
@@ -81,6 +93,9 @@ def _files(folder: Path, classes: list[Path]) -> Iterator[tuple[Path, str | None
     for path in sorted(loose):
         yield path, "is in no class folder"
     for entry in classes:
+        if letter_fault(entry.name):
+            yield entry, "is a class whose name is no UTF-8 text; rename the folder"
+            continue
         if entry.is_symlink():
             yield entry, "is a link to a folder, which is not followed; put the pictures themselves there"
             continue
@@ -104,6 +119,16 @@ def _link_fault(path: Path, root: Path) -> str | None:
 
 def _is_litter(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LITTER
+
+
+def _warn_of_depth(source: str, deeper: list[str]) -> None:
+    if deeper:
+        parts = Path(deeper[0]).relative_to(source).parts
+        warnings.warn(
+            f"{source}: {len(deeper)} pictures lie in folders of class folders, and count as the class above: "
+            f"{parts[0]!r} for {'/'.join(parts[:-1])}. Where these are the classes, name the folder that holds them.",
+            stacklevel=3,
+        )
 
 
 def _warn(source: str, others: list[str], empty: list[str]) -> None:

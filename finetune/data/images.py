@@ -107,6 +107,8 @@ def _inspected(value: Any, *, folder: Path, decodes: bool) -> tuple[bytes, str |
     value = _plain(value)
     if value is None or value == "":
         return b"", "the image is missing"
+    if not isinstance(value, str | bytes) and not hasattr(value, "tobytes"):
+        return b"", f"the image is {str(value)[:40]!r}, expected a path or the bytes of a file"
     if not isinstance(value, str | bytes):  # an image that is in memory already
         return xxhash.xxh3_128_digest(repr((value.size, value.mode)).encode() + value.tobytes()), _refused(value)
     try:
@@ -127,7 +129,7 @@ def _inspected(value: Any, *, folder: Path, decodes: bool) -> tuple[bytes, str |
 
 def _file(path: Path) -> io.BufferedReader:
     if not path.is_file():  # a pipe would block for ever
-        raise FileNotFoundError(2, f"no such file: {path.name}")
+        raise FileNotFoundError(2, f"no such file: {path}")
     return path.open("rb")
 
 

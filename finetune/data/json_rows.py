@@ -23,6 +23,8 @@ def read_json(path: Path, source: str) -> Rows:
         raise DataError(f"{source} is empty. Expected one object a line, or a list of objects.")
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise DataError(f"{source} is UTF-16 text, expected UTF-8. Save it as UTF-8.")
+    if content[:2] == b"\x1f\x8b" or content[:4] == b"PK\x03\x04":
+        raise DataError(f"{source} is a compressed file, expected text. Unpack it.")
     is_list = content.lstrip()[:1] == b"["
     parsed = _items(content, source) if is_list else _lines(content)
     unit = "row" if is_list else "line"

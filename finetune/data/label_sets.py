@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from itertools import chain
@@ -15,6 +16,7 @@ from .labels import class_numbers, class_order, named_label
 from .rows import Fault, Rows
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+_WRITTEN_LIST = re.compile(r"""[\[({]\s*(['"].*['"]|\d[\d\s,.]*)?\s*[\])}]""", re.DOTALL)  # as str() writes them
 _SIGNS = ("|", ";", ",", "\t", " ")  # that separate labels in files people have
 
 
@@ -32,10 +34,12 @@ def listed_sets_of(rows: Rows, column: str, *, separator: str | None) -> LabelSe
     An empty list is a row without labels, and so is an empty text; unless all are empty, which says nothing.
 
     Raises:
-        DataError: The column holds text, and nothing says what separates the labels in it.
+        DataError: The column holds text, and nothing says what separates the labels in it; or what is in it are no
+            names of labels.
     """
     values: Sequence[Any] = rows.columns[column][:]
     texts = [value for value in values if isinstance(value, str)]
+    _check_names(rows, column, values)
     if separator is None and texts:
         raise DataError(_unseparated(rows, column, texts))
     if separator is not None and not texts and any(isinstance(value, list | tuple | np.ndarray) for value in values):
@@ -118,6 +122,24 @@ def label_flags(
     numbers = class_numbers(rows, np.repeat(positions, counts).tolist(), flat, order)
     found[np.repeat(np.arange(len(names)), counts), numbers] = True
     return found, tuple(order)
+
+
+def _check_names(rows: Rows, column: str, values: Sequence[Any]) -> None:
+    """Refuse what looks like labels and is not: lists that became text, and a 0 or 1 for each label."""
+    where = f"{rows.source}: column {column!r} holds"
+    for value in values:
+        if isinstance(value, str) and _WRITTEN_LIST.fullmatch(value.strip()):
+            raise DataError(
+                f"{where} lists that were written as text ({value[:40]!r}), whose brackets and quotes would become "
+                "part of the labels. Give lists (jsonl, parquet, datasets), or take those signs out."
+            )
+    lists = [value for value in values if isinstance(value, list | tuple | np.ndarray)]
+    is_flags = len({len(value) for value in lists}) == 1 and len(lists[0]) > 1 and column not in rows.class_names
+    if is_flags and all(item in (0, 1) and not isinstance(item, str) for value in lists for item in value):
+        raise DataError(
+            f"{where} {len(lists[0])} times 0 or 1 in each row, expected the names of the labels that a row has. Give "
+            "those, or a column for each label and task.data.label: [first, second …]."
+        )
 
 
 def _labels_of(

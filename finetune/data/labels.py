@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+import unicodedata
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +14,14 @@ import numpy as np
 
 from ..choices import listed
 from ..errors import DataError
+from ..letters import letter_fault
 from .rows import Fault, Rows
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")  # what a table of floats becomes in a csv file
+_NO_VALUE = {"nan", "NaN", "NAN", "<NA>", "null", "NULL", "#N/A", "N/A"}  # as programs write a cell without one
 _LARGEST = float(np.finfo(np.float32).max)
+_SHOWN = 40  # letters of a value, in a message
 _MOST_FRACTIONS = 20  # classes that are fractions: half-star ratings are ten, measurements have no end
 
 
@@ -57,15 +63,27 @@ def named_label(value: Any, known: tuple[str, ...] | None, *, typed: bool) -> tu
         if 0 <= value < len(known):
             return known[value], "", None
         return None, "", f"label {value} is out of range, there are {len(known)} classes"
+    return _text_label(value, typed=typed) if isinstance(value, str) else _plain_label(value)
+
+
+def _text_label(value: str, *, typed: bool) -> tuple[str | None, str, str | None]:
+    if not value.strip():
+        return None, "", None
+    if reason := letter_fault(value):
+        return None, "", f"label {reason}"
+    if typed or not _NUMBER.fullmatch(value):
+        return value, "text", None
+    whole = _WHOLE.fullmatch(value)
+    return whole[1] if whole else value, "a number", None
+
+
+def _plain_label(value: Any) -> tuple[str | None, str, str | None]:
     if isinstance(value, bool):
         return str(value).lower(), "true or false", None
-    if isinstance(value, str):
-        if not value.strip():
-            return None, "", None
-        is_number = not typed and _NUMBER.fullmatch(value)
-        return value, "a number" if is_number else "text", None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, "", f"label is {value}, expected text or a finite number"
     if isinstance(value, int | float):
-        return (str(int(value)) if float(value).is_integer() else str(value)), "a number", None
+        return (str(int(value)) if value == value // 1 else str(value)), "a number", None
     return None, "", f"label is a {type(value).__name__}, expected text or a number"
 
 
@@ -76,9 +94,9 @@ def _mixed(rows: Rows, named: list[tuple[str | None, str, str | None]]) -> list[
         return []
     usual = kinds.most_common(1)[0][0]
     return [
-        rows.fault(position, f"label {name!r} is {kind}, and most are {usual}")
+        rows.fault(position, f"label {name[:_SHOWN]!r} is {kind}, and most are {usual}")
         for position, (name, kind, _) in enumerate(named)
-        if kind and kind != usual
+        if name and kind != usual
     ]
 
 
@@ -97,6 +115,7 @@ def class_order(rows: Rows, column: str, names: Sequence[str]) -> tuple[str, ...
     padded = sorted(name for name in found if name != name.strip() and name.strip() in found)
     if padded:
         raise DataError(f"{where}: {padded[0]!r} and {padded[0].strip()!r} differ only in spaces. Make them one.")
+    _warn_of_names(found, where)
     numeric = all(_NUMBER.fullmatch(name) for name in found)
     if numeric and len(found) > _MOST_FRACTIONS and any(not float(name).is_integer() for name in found):
         raise DataError(
@@ -111,6 +130,24 @@ def class_order(rows: Rows, column: str, names: Sequence[str]) -> tuple[str, ...
     return tuple(sorted(found, key=lambda name: (float(name), name)) if numeric else sorted(found))
 
 
+def _warn_of_names(found: set[str], where: str) -> None:
+    """Say which classes may be one that was written in two ways, or a cell without any."""
+    alike = defaultdict(list)
+    for name in sorted(found):
+        alike[unicodedata.normalize("NFKC", name).casefold()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            warnings.warn(
+                f"{where}: {listed(names)} are classes of their own, and differ only in capitals or in how letters "
+                "are encoded. Write them alike if they are one.",
+                stacklevel=2,
+            )
+    if empty := sorted(found & _NO_VALUE):
+        warnings.warn(
+            f"{where}: {listed(empty)} counts as a class. Take those rows out, if they have no label.", stacklevel=2
+        )
+
+
 def class_numbers(rows: Rows, positions: Sequence[int], names: Sequence[str], order: Sequence[str]) -> np.ndarray:
     """The class of each example, (examples,), int64.
 
@@ -120,7 +157,7 @@ def class_numbers(rows: Rows, positions: Sequence[int], names: Sequence[str], or
     numbers = {name: number for number, name in enumerate(order)}
     unknown = [(position, name) for position, name in zip(positions, names, strict=True) if name not in numbers]
     if unknown:
-        shown = "\n  ".join(f"{rows.where(position)}: label {name!r}" for position, name in unknown[:5])
+        shown = "\n  ".join(f"{rows.where(position)}: label {name[:_SHOWN]!r}" for position, name in unknown[:5])
         rest = f"\n  and {len(unknown) - 5} more rows" if len(unknown) > 5 else ""
         raise DataError(
             f"{rows.source} has labels that train does not have; train has {listed(order)}.\n  {shown}{rest}\n"
@@ -148,17 +185,17 @@ def targets_of(rows: Rows, column: str) -> tuple[np.ndarray, list[Fault], list[i
 def _target(value: Any, *, typed: bool) -> tuple[float | None, str | None]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return None, None
+    shown = repr(value if len(str(value)) <= _SHOWN else f"{str(value)[:_SHOWN]}…")
     if isinstance(value, str) and typed:
-        return None, f"target {value!r} is text, expected a number"
-    if isinstance(value, str):
-        try:
-            number = float(value) if "_" not in value else None
-        except ValueError:
-            number = None
-    else:
-        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-    if number is None:
-        return None, f"target {value!r} is not a number"
+        return None, f"target {shown} is text, expected a number"
+    if not isinstance(value, str | int | float) or isinstance(value, bool) or "_" in str(value):
+        return None, f"target {shown} is not a number"
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except ValueError:
+        return None, f"target {shown} is not a number"
     if not math.isfinite(number) or abs(number) > _LARGEST:
-        return None, f"target is {value}, expected a finite number"
+        return None, f"target is {shown}, expected a finite number"
     return number, None

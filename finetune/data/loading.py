@@ -8,7 +8,6 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from queue import Full, Queue
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -166,23 +165,23 @@ def _from_processes(
                     raise batches
                 yield batches
     finally:  # else they live for as long as anyone holds the exception that ended the run
-        iterator._shutdown_workers()
-        for process in iterator._workers:
-            process.kill()
-            process.join(_GONE_S)  # so that none is left as a zombie
+        try:
+            iterator._shutdown_workers()
+        finally:  # also where an interrupt ended the waiting: nothing else ends them
+            for process in iterator._workers:
+                process.kill()
+                process.join(_GONE_S)  # so that none is left as a zombie
 
 
 def _outlive_signals(worker: int) -> None:
-    """Leave it to the run what a signal means that is sent to all its processes, and end when the run does."""
-    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
+    """Leave it to the run what a signal means that is sent to all its processes, and end when the run does.
+
+    However often: a scheduler and a launcher below it each send one.
+    """
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
     die_with_parent(signal.SIGKILL)
     sys.excepthook = lambda *fault: None  # faults go through the queue; this gets the noise of threads
-
-
-def _ignore_once(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)  # the loader itself ends a process that hangs by this signal
 
 
 def _as_is(batches: list[Batch]) -> list[Batch]:

@@ -12,6 +12,8 @@ from .conll_rows import SUFFIXES as CONLL
 from .rows import Rows
 from .spec import SPLITS, Data, Split, is_dataset
 
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".tgz")
+_SHEETS = (".xlsx", ".xls", ".ods")
 _READERS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", *CONLL)
 
 
@@ -59,7 +61,7 @@ def read_path(source: str, split: Split) -> Rows:
     Raises:
         DataError: It does not exist, is of another kind, or cannot be read.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # Path's own raises where there is no such user
     shown = str(path) if source.startswith("~") else source
     try:
         if path.is_dir():
@@ -93,7 +95,14 @@ def _read_file(path: Path, source: str) -> Rows:
         from .arrow_rows import read_parquet
 
         return read_parquet(path, source)
-    raise DataError(f"{source}: a file of kind {suffix!r} cannot be read; expected one of {listed(_READERS)}.")
+    remedy = (
+        "Unpack it."
+        if suffix in _PACKED
+        else "Save it as csv."
+        if suffix in _SHEETS
+        else f"Expected one of {listed(_READERS)}."
+    )
+    raise DataError(f"{source}: a file of kind {suffix!r} cannot be read. {remedy}")
 
 
 def _read_folder(path: Path, source: str) -> Rows:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .store import Batch
 
 _BICUBIC = 3  # PIL's number, the default of most image models
-# Width and height of what both ways are tried on: tall, wide, far larger than a model's input, far smaller.
-_TRIED = ((40, 90), (300, 70), (700, 650), (3, 5))
+# Width and height of what both ways are tried on: tall, wide, far larger than a model's input, far smaller; none 1 or
+# 3, which transformers may take for channels.
+_TRIED = ((40, 90), (300, 70), (700, 650), (4, 5))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,14 @@ def _size(whole: Callable[[Image], Tensor], source: str) -> tuple[int, int]:
     """Height and width, found by trying: every processor keeps its sizes under other keys."""
     from PIL import Image
 
-    tall, wide = (whole(Image.new("RGB", size)).shape for size in ((48, 64), (64, 48)))
+    try:
+        tall, wide = (whole(Image.new("RGB", size)).shape for size in ((48, 64), (64, 48)))
+    except Exception as error:  # of a size that it cannot make, or a configuration that makes no sense
+        said = next(iter(str(error).splitlines()), "")[:100]
+        raise ConfigError(
+            f"task.image_size: the image processor of {source} cannot prepare a picture "
+            f"({type(error).__name__}: {said}). Set another size, e.g. 224."
+        ) from error
     if tall != wide:
         raise ConfigError(
             f"task.model: the image processor of {source} keeps the shape of each image, and a batch needs one shape. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,16 +122,22 @@ def _read(data: Data, split: Split) -> Questions:
 def _rows(data: Data, split: Split) -> Rows:
     """As other tasks read them, but for the nested file of SQuAD."""
     source = getattr(data, split)
-    path = Path(source).expanduser() if isinstance(source, str) else None
+    path = Path(os.path.expanduser(source)) if isinstance(source, str) else None
     if path is None or path.suffix.lower() != ".json" or not path.is_file():
         return read_rows(data, split)
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError:
+    except (ValueError, OSError, RecursionError):
         return read_rows(data, split)  # it says what is wrong, and where
     if not isinstance(document, dict) or not isinstance(document.get("data"), list):
         return read_rows(data, split)
-    flat = list(_flat(document["data"]))
+    try:
+        flat = list(_flat(document["data"]))
+    except (AttributeError, TypeError) as fault:
+        raise DataError(
+            f'{source} is not built as SQuAD is: expected {{"data": [{{"paragraphs": [{{"context": "…", "qas": '
+            '[{"question": "…", "answers": […]}]}]}]}.'
+        ) from fault
     if not flat:
         raise DataError(f"{source} holds no questions.")
     columns = {name: [row.get(name) for row in flat] for name in ("id", *_COLUMNS, _ANSWERS)}
@@ -190,7 +197,10 @@ def _answers(value: Any, context: str) -> tuple[tuple[Answer, ...] | None, str |
         return None, None
     pairs: list[tuple[Any, Any]]
     if isinstance(value, Mapping) and {"text", "answer_start"} <= value.keys():
-        pairs = list(zip(value["text"], value["answer_start"], strict=False))
+        texts, starts = value["text"], value["answer_start"]
+        if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
+            return None, f"answers are {str(value)[:80]!r}, expected as many texts as starts, in two lists"
+        pairs = list(zip(texts, starts, strict=True))
     elif isinstance(value, list) and all(isinstance(one, Mapping) for one in value):
         pairs = [(one.get("text"), one.get("answer_start")) for one in value]
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from ..choices import listed
 from ..errors import DataError
+from ..letters import letter_fault
 from . import labels
 from .columns import Columns, choose
 from .label_sets import LabelSets, check_several, flagged_sets_of, label_flags, listed_sets_of
@@ -17,6 +18,8 @@ from .rows import Fault, Rows, settle
 from .spec import Data, Split
 from .splits import held_out, warn_of_leakage
 from .table import Table
+
+_UNSEEN = "\u200b\u200c\u200d\u2060\ufeff \t\r\n\xa0"  # of no width, and blanks between them
 
 TaskName = Literal[
     "text_classification",
@@ -60,11 +63,7 @@ def read(
     """
     data = resolved(data, images=_is_images(task))
     if split == "train" or split in data.shares:
-        whole = _table(data, "train", task, label_names)
-        if data.shares and task == "masked_language":
-            part = held_out(_with_labels_if_any(data, whole), data.shares)[split]
-            return replace(part, labels=None, label_names=None)
-        return held_out(whole, data.shares)[split] if data.shares else whole
+        return read_train(data, task=task, label_names=label_names)[split]
     there = split_names(data)
     if split not in there:
         raise DataError(f"task.data has no {split} split; it has {listed(there)}. Set task.data.{split}.")
@@ -78,6 +77,18 @@ def read(
     if train is not None:
         warn_of_leakage(train, table, split)
     return table
+
+
+def read_train(data: Data, *, task: TaskName, label_names: Sequence[str] | None = None) -> Mapping[str, Table]:
+    """The training split and those that are shares of it, as ``read`` has them, by one reading of the source."""
+    data = resolved(data, images=_is_images(task))
+    whole = _table(data, "train", task, label_names)
+    if not data.shares:
+        return {"train": whole}
+    if task != "masked_language":
+        return held_out(whole, data.shares)
+    parts = held_out(_with_labels_if_any(data, whole), data.shares)
+    return {split: replace(part, labels=None, label_names=None) for split, part in parts.items()}
 
 
 def _with_labels_if_any(data: Data, table: Table) -> Table:
@@ -148,13 +159,9 @@ def text_fault(value: Any) -> str | None:
         return "is missing"
     if not isinstance(value, str):
         return f"is {str(value)[:40]!r} of type {type(value).__name__}, expected text"
-    if not value.strip():
+    if not value.strip() or (not value.isascii() and not value.strip(_UNSEEN)):
         return "is empty"
-    if "\0" in value:
-        return "holds a NUL byte"
-    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-        return "holds half of a surrogate pair, which is not a letter"
-    return None
+    return letter_fault(value)
 
 
 def _labels(rows: Rows, columns: Columns, data: Data, task: TaskName, split: Split) -> tuple[Any, list[Fault]]:

@@ -73,6 +73,8 @@ class Data:
             raise ValueError("separator: an empty text separates nothing; write e.g. '|' or ', '")
         if isinstance(self.label, tuple) and self.separator is not None:
             raise ValueError("separator: without effect where each label has a column of its own; leave it out")
+        if isinstance(self.text, tuple) and (len(self.text) > 2 or len(set(self.text)) < len(self.text)):
+            raise ValueError(f"text: got {list(self.text)}; expected one column, or two different ones for pairs")
         if isinstance(self.label, tuple) and len(set(self.label)) < max(2, len(self.label)):
             raise ValueError(f"label: got {list(self.label)}; expected one column, or two or more different ones")
 

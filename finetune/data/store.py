@@ -90,6 +90,11 @@ def moved(batch: Batch, device: torch.device) -> Batch:
     return finished(batch)
 
 
+def is_labelled(store: Store) -> bool:
+    """Whether its batches say what is right, as those of a test split need not."""
+    return "labels" in store.batch([Draw(0, 0, 0)])
+
+
 class Store(Protocol):
     """One split, ready for a model.
 

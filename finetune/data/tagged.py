@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 
 from ..choices import listed, nearest
 from ..errors import DataError
+from ..letters import letter_fault
 from ..metrics.entities import OUTSIDE, is_marked, parsed
 from .opening import read_rows, split_names
 from .presets import resolved
@@ -120,6 +122,7 @@ def classes_of(tags: Iterable[Sequence[str]], *, source: str) -> tuple[str, ...]
     if len(found) < 2:
         raise DataError(f"{source}: every word has the same tag ({listed(found)}). Expected at least two.")
     first = [OUTSIDE] if OUTSIDE in found else []
+    _warn_of_marks(found, source)
     if is_marked(found):
         marks = sorted({tag[0] for tag in found if tag != OUTSIDE}, key=_MARKS.index)
         kinds = sorted({parsed(tag).kind for tag in found if tag != OUTSIDE})
@@ -130,6 +133,17 @@ def classes_of(tags: Iterable[Sequence[str]], *, source: str) -> tuple[str, ...]
             "Name the column with the tags as task.data.label."
         )
     return (*first, *sorted(found - {OUTSIDE}))
+
+
+def _warn_of_marks(found: set[str], source: str) -> None:
+    """Say which tags have no mark where others have one, such as a 0 among ``O``."""
+    if lacking := sorted(tag for tag in found if tag != OUTSIDE and not is_marked([tag])):
+        if len(lacking) + 1 < len(found):
+            warnings.warn(
+                f"{source}: {listed(lacking)} are tags without the mark that others have (B-, I- …), and each of them "
+                "counts as a kind of entity. Correct them if they should be others.",
+                stacklevel=3,
+            )
 
 
 def _checked(data: Data) -> Data:
@@ -237,10 +251,8 @@ def _fault(words: Any) -> str | None:
             return f"word {number} is {str(word)[:40]!r} of type {type(word).__name__}, expected text"
         if not word.strip():
             return f"word {number} is empty"
-        if "\0" in word:
-            return f"word {number} holds a NUL byte"
-        if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
-            return f"word {number} holds half of a surrogate pair, which is not a letter"
+        if reason := letter_fault(word):
+            return f"word {number} {reason}"
     return None
 
 
@@ -276,11 +288,17 @@ def _named(value: Any, known: tuple[str, ...] | None) -> tuple[tuple[str, ...] |
     for number, tag in enumerate(value, start=1):
         if known is not None and isinstance(tag, int) and 0 <= tag < len(known):
             names.append(known[tag])
-        elif known is None and isinstance(tag, str | int) and not isinstance(tag, bool) and str(tag).strip():
+        elif known is None and _is_name(tag):
             names.append(str(tag))
         else:
             return None, f"tag {number} is {str(tag)[:40]!r}, expected {'a class' if known else 'a name'}"
     return tuple(names), None
+
+
+def _is_name(tag: Any) -> bool:
+    if not isinstance(tag, str | int) or isinstance(tag, bool):
+        return False
+    return bool(str(tag).strip()) and letter_fault(str(tag)) is None
 
 
 def _kept(read: _Read) -> list[tuple[str, ...]]:

@@ -39,7 +39,7 @@ ALLOWED = (
 )
 _VOCABULARIES = ("tokenizer.json", "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt")
 _LABEL_KEYS = ("id2label", "label2id", "label_names", "label_descriptions")  # a label may look like a path: /m/0dgw9r
-_ABSOLUTE = re.compile(r"(?:/[^/\s]+){2,}/?|[A-Za-z]:[\\/].*|~[\\/].*|file:.*")
+_ABSOLUTE = re.compile(r"(?:/[^/\n]+){2,}/?|[A-Za-z]:[\\/].*|~[\\/].*|file:.*")
 _HEADER_LIMIT = 100_000_000  # bytes; the safetensors library's own
 
 
@@ -69,13 +69,19 @@ def contents(folder: Path) -> Contents:
     return Contents(names, tuple(entry.name for entry in entries if entry.name not in names))
 
 
-def check_private(folder: Path, files: tuple[str, ...], *, run: Path) -> None:
+def check_private(folder: Path, files: tuple[str, ...], *, run: Path, owner: str = "") -> None:
     """Refuse tokens, absolute paths, and the names of this user and machine.
 
+    Args:
+        folder: With the files.
+        files: Their names.
+        run: The run folder that they come from.
+        owner: Of the repository; a user who is called the same on this machine and on the Hub has made that public.
+
     Raises:
-        PublishError: Everything that was found, by file, without its value.
+        PublishError: Everything that was found, by file, without its value; or a file that cannot be read.
     """
-    secrets, places = environment_secrets(), _places(run)
+    secrets, places = environment_secrets(), _places(run, owner)
     found = []
     for name in files:
         text = _readable(folder / name)
@@ -84,11 +90,11 @@ def check_private(folder: Path, files: tuple[str, ...], *, run: Path) -> None:
         if name not in _VOCABULARIES:
             found += [f"{name}: {what}" for what in _private_names(text, places)]
         if name.endswith(".json") and name not in _VOCABULARIES:
-            found += [f"{name}: an absolute path in {key}" for key in _absolute_paths(json.loads(text))]
+            found += [f"{name}: an absolute path in {key}" for key in _keys_of_paths(name, text)]
     if found:
         raise PublishError(
             "This would publish what is private:\n  " + "\n  ".join(dict.fromkeys(found)) + "\n"
-            f"Edit these files in {folder} (a base model is named by its Hub id), then publish again."
+            f"Edit these files in {run / 'model'} (a base model is named by its Hub id), then publish again."
         )
 
 
@@ -103,12 +109,12 @@ def _readable(file: Path) -> str:
         return stream.read(length).decode("utf-8", errors="replace")
 
 
-def _places(run: Path) -> dict[str, str]:
+def _places(run: Path, owner: str) -> dict[str, str]:
     """Patterns of what names this machine, and what they are."""
     paths = {str(Path.home()), str(run.resolve()), str(Path.cwd()), tempfile.gettempdir()} - {"/"}
     places = {r"(?<![\w.-])" + re.escape(path) + r"(?=[/\\])": "a path of this machine" for path in paths}
     for name, what in ((socket.gethostname(), "the name of this machine"), (_user(), "the name of this user")):
-        if len(name) >= 5 and name != "localhost":
+        if len(name) >= 5 and name not in ("localhost", owner):
             ordinary = name.isalpha()  # may be a word of the card: count it in addresses and paths only
             places[(r"(?<=[/\\@])" if ordinary else r"\b") + re.escape(name) + r"\b"] = what
     return places
@@ -123,6 +129,13 @@ def _user() -> str:
 
 def _private_names(text: str, places: dict[str, str]) -> list[str]:
     return [what for pattern, what in places.items() if re.search(pattern, text)]
+
+
+def _keys_of_paths(name: str, text: str) -> list[str]:
+    try:
+        return list(_absolute_paths(json.loads(text)))
+    except (ValueError, RecursionError):
+        raise PublishError(f"{name} is not JSON that can be read. Finish the run again, then publish.") from None
 
 
 def _absolute_paths(value: object, key: str = "") -> Iterator[str]:

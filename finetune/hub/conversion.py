@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,8 @@ def convert(file: Path) -> Path:
         ModelError: It cannot be read as tensors alone, or the new file exists.
     """
     if not file.is_file():
-        raise ModelError(f"{file}: no such file. Give a file of weights, such as pytorch_model.bin.")
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise ModelError(f"{file}: {what}. Give a file of weights, such as pytorch_model.bin.")
     target = file.with_name(f"{_NAMES.get(file.stem, file.stem)}.safetensors")
     if target.exists():
         raise ModelError(f"{target} exists already. Load the folder as it is, or move that file away.")
@@ -40,6 +43,8 @@ def convert(file: Path) -> Path:
             raise ModelError(f"{file} was not read within {_SECONDS} s.") from None
         if done.returncode:
             raise ModelError(f"{file} is not converted: {_reason(done.stderr)}")
+        with contextlib.suppress(OSError):  # not every file system knows modes
+            shutil.copymode(file, made)  # safetensors makes it for its owner alone
         os.replace(made, target)
     return target
 
@@ -54,4 +59,7 @@ def _aside(target: Path) -> tempfile.TemporaryDirectory[str]:
 def _reason(stderr: str) -> str:
     if "Weights only load failed" in stderr or "UnpicklingError" in stderr:
         return "it holds more than tensors, which would have to run as code. Get the model as safetensors."
-    return (stderr.strip().splitlines() or ["its process ended without a message"])[-1]
+    lines = stderr.strip().splitlines()
+    if lines[:1] == ["Traceback (most recent call last):"]:
+        return f"it is damaged or no file of torch, or there is no space beside it ({lines[-1].rstrip('.')})."
+    return lines[-1] if lines else "its process ended without a message"

@@ -74,7 +74,7 @@ def publish(
     if "README.md" not in found.files:
         raise PublishError(f"{model} has no README.md (the model card). Finish the run with --resume, then publish.")
     with _staged(run, found, repo=repo) as folder:
-        check_private(folder, found.files, run=run)
+        check_private(folder, found.files, run=run, owner=repo.partition("/")[0])
         check_reload(folder, run / PROBE)
         if delivery is Delivery.DRY_RUN:
             return Publication(f"{redacted(endpoint())}/{repo}", "", found.files, found.left_out, model / "README.md")
@@ -96,9 +96,9 @@ def _staged(run: Path, found: Contents, *, repo: str) -> Iterator[Path]:
                 os.link(run / "model" / name, folder / name)
             except OSError:  # no hard links here
                 shutil.copyfile(run / "model" / name, folder / name)
-        card = (folder / "README.md").read_text(encoding="utf-8")
+        card = (folder / "README.md").read_bytes()
         (folder / "README.md").unlink()  # the link, so that the run's own card stays as it is
-        (folder / "README.md").write_text(card.replace(PLACEHOLDER, repo), encoding="utf-8")
+        (folder / "README.md").write_bytes(card.replace(PLACEHOLDER.encode(), repo.encode()))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -42,7 +42,7 @@ def load(folder: Path, *, base: str, library: str, kind: str, classes: int) -> A
     import transformers
 
     auto = getattr(transformers, f"AutoModelFor{kind}")
-    return auto.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval()
+    return auto.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False).eval()
 
 
 def _base(base: str, *, library: str, kind: str, classes: int) -> Any:
@@ -54,13 +54,19 @@ def _base(base: str, *, library: str, kind: str, classes: int) -> Any:
             if not (Path(name) / "model.safetensors").is_file():  # timm would open a pickle in its place
                 raise SystemExit(f"its base {name} has no model.safetensors")
             return timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=classes)
+        name = f"hf-hub:{name}" if "/" in name else name
         overlay = {"hf_hub_filename": "model.safetensors"}
         return timm.create_model(name, pretrained=True, num_classes=classes, pretrained_cfg_overlay=overlay)
     import torch
     import transformers
 
     return getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
-        base, num_labels=classes, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
+        base,
+        num_labels=classes,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,  # the default asks on the terminal, and takes a "y" that comes through a pipe
+        ignore_mismatched_sizes=True,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PublishError
+from ..redaction import redacted
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,7 +63,7 @@ def upload(
         except Exception as fault:  # the library's own network errors share no public base class
             status = _status(fault)
             if wait is None or status not in _AGAIN:
-                raise PublishError(f"The Hub at {endpoint()} {_reason(status, fault, repo)}") from fault
+                raise PublishError(redacted(f"The Hub at {endpoint()} {_reason(status, fault, repo)}")) from fault
             time.sleep(wait)
     raise AssertionError("the last attempt returns or raises")
 

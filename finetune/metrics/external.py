@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -118,7 +119,7 @@ def resolve(metric: object, *, trusted: Literal["no", "remote code"] = "no") -> 
 
 def _load(source: str, *, revision: str, trusted: str) -> Any:
     path = Path(source)
-    if path.exists():
+    if os.path.exists(path):  # Path's own raises for a name that is too long
         if path.suffix != ".py" and not (path / f"{path.resolve().name}.py").exists():
             raise ConfigError(f"metric: {source} is no metric script, and holds no {path.resolve().name}.py.")
         return _run(str(path.resolve()), revision=None)

@@ -152,16 +152,23 @@ with torch.inference_mode():
 def snippet(facts: CardFacts, *, base: str) -> str:
     """Python that loads the model and uses it once; ``base`` is where an adapter's base model is found."""
     image = facts.task.startswith("image_")
+    is_timm_of_hub = facts.base_library == "timm" and "/" in base
     values = {
         "repo": PLACEHOLDER,
         "source": f"hf-hub:{PLACEHOLDER}",
         "task": "image-classification" if image else "text-classification",
         "example": "photo.jpg" if image else "a text of your own",
-        "base": base,
+        "base": f"hf-hub:{base}" if is_timm_of_hub else base,
         "classes": len(facts.labels) or 1,
         "labels": list(facts.labels),
     }
-    return _template(facts).format(**{name: json.dumps(value) for name, value in values.items()})
+    return _template(facts).format(**{name: _literal(value) for name, value in values.items()})
+
+
+def _literal(value: object) -> str:
+    """A text, number or list as Python; what is not printable, such as a letter that turns the line, is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else ascii(value)
 
 
 def _template(facts: CardFacts) -> str:

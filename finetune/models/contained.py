@@ -12,8 +12,9 @@ from ..errors import ModelError
 ADAPTER = "adapter_model.safetensors"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pth.tar", "*.pkl", "*.ckpt")
-_READ = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_TEMPLATES = "additional_chat_templates"  # the one folder inside it that transformers reads
 _MOST_BYTES = 16 * 2**20  # of a JSON file that is no vocabulary; the largest indices have 100 kB
+_MOST_LABELS = 1_000_000  # transformers makes up a name for each
 
 
 def missing_weights(folder: Path, *, library: str) -> str:
@@ -35,7 +36,7 @@ def check_weights(folder: Path, *, text: str) -> None:
     """
     names = [_WEIGHTS]
     if not (folder / _WEIGHTS).is_file():
-        names = sorted(set(_shards(folder, text)))
+        names = shards(folder / _INDEX, text=text)
     given = _json(folder / "config.json").get("transformers_weights")
     for name in [*names, *([given] if given is not None else [])]:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -49,24 +50,39 @@ def check_weights(folder: Path, *, text: str) -> None:
 
 
 def check_links(folder: Path, *, text: str) -> None:
-    """See that no file that is read is a link out of the folder, or out of the Hub cache that holds it.
+    """See that no file is a link out of the folder, or out of the Hub cache that holds it, nor a pipe without an end.
 
     Raises:
         ModelError: One is.
     """
     root = folder.resolve()
-    if root.parent.name == "snapshots":  # of the Hub cache, where each file is a link into blobs/ beside it
-        root = root.parent.parent
-    for path in sorted(folder.iterdir()):
-        if path.is_symlink() and path.suffix in _READ and not path.resolve().is_relative_to(root):
-            raise ModelError(f"model folder {text!r}: {path.name} is a link out of it. Put the file itself there.")
+    if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
+        root = root.parent.parent  # the Hub cache, where each file is a link into blobs/ beside it
+    for path in sorted([*folder.iterdir(), *(folder / _TEMPLATES).glob("*")]):
+        if path.is_symlink():
+            is_read = not path.is_dir() or path.name == _TEMPLATES
+            if is_read and not path.resolve().is_relative_to(root):
+                raise ModelError(f"model folder {text!r}: {path.name} is a link out of it. Put the file itself there.")
+        elif not path.is_file() and not path.is_dir():
+            raise ModelError(f"model folder {text!r}: {path.name} is no file. Put the file itself there.")
+
+
+def check_config(folder: Path, *, text: str) -> None:
+    """See that a configuration asks for no more than a model has, before a library does what it says.
+
+    Raises:
+        ModelError: It does.
+    """
+    count = _json(folder / "config.json").get("num_labels")
+    if isinstance(count, int | float) and count > _MOST_LABELS:
+        raise ModelError(f"model folder {text!r}: config.json has num_labels: {count}, at most {_MOST_LABELS:,}.")
 
 
 def check_adapter(folder: Path) -> None:
-    """See that an adapter's weights are safetensors in its folder: PEFT would open a pickle in their place.
+    """See that an adapter is safetensors in its folder and no more: PEFT would open a pickle in their place.
 
     Raises:
-        ModelError: They are not.
+        ModelError: It is not; or of a type that reads other files, or brings code.
     """
     if not (folder / ADAPTER).is_file():
         raise ModelError(
@@ -74,6 +90,31 @@ def check_adapter(folder: Path) -> None:
         )
     check_links(folder, text=str(folder))
     _refuse_pickle(folder / ADAPTER, str(folder))
+    settings = _json(folder / "adapter_config.json")
+    kind = str(settings.get("peft_type"))
+    if kind not in _adapters_in_layers() or settings.get("megatron_config") is not None:
+        raise ModelError(
+            f"adapter folder {str(folder)!r}: the type of adapter_config.json (peft_type: "
+            f"{kind[:40]!r}) is not read here, as it may name files elsewhere, or code. "
+            "Take an adapter that is put into layers, such as LORA."
+        )
+
+
+def _adapters_in_layers() -> set[str]:
+    """PEFT's types, but for those that begin with prompts, and the one that is made of other adapters."""
+    from peft import PromptLearningConfig
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    kinds = PEFT_TYPE_TO_CONFIG_MAPPING.items()
+    return {str(name.value) for name, kind in kinds if not issubclass(kind, PromptLearningConfig)} - {"XLORA"}
+
+
+def saved_model(folder: Path) -> str:
+    """A folder with a saved model as a task names it: ``timm:<folder>`` where timm saved it.
+
+    What cannot be read is told by whoever loads it.
+    """
+    return f"timm:{folder}" if "architecture" in _json(folder / "config.json") else str(folder)
 
 
 def is_pickle(path: Path) -> bool:
@@ -101,18 +142,32 @@ def _hint(folder: Path) -> str:
     )
 
 
-def _shards(folder: Path, text: str) -> list[Any]:
-    found = _json(folder / _INDEX).get("weight_map")
+def shards(index: Path, *, text: str) -> list[str]:
+    """The files that an index names, whatever they are.
+
+    Raises:
+        ModelError: It names none.
+    """
+    found = _json(index).get("weight_map")
     if not isinstance(found, dict) or not found:
         raise ModelError(f"model folder {text!r}: {_INDEX} names no weights. Save the model with save_pretrained.")
-    return [name if isinstance(name, str) else repr(name) for name in found.values()]
+    return sorted({name if isinstance(name, str) else repr(name) for name in found.values()})
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """A JSON mapping; empty for what is none, which its library then tells."""
+    """A JSON mapping; empty for what is none, which its library then tells.
+
+    Raises:
+        ModelError: It is too large to be looked at, and the library would still read it.
+    """
+    if not path.is_file():  # a pipe would block for ever
+        return {}
     try:
         with path.open("rb") as file:
-            found = json.loads(file.read(_MOST_BYTES))
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ModelError(f"{path} is larger than {_MOST_BYTES:,} bytes, which no configuration is.")
+        found = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

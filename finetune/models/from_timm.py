@@ -49,6 +49,18 @@ def _check_name(source: Source) -> None:
     raise ModelError(f"model {source.text!r}: timm {timm.__version__} has no model {architecture!r}{hint}.")
 
 
+def _check_no_pickle(source: Source) -> None:
+    """Refuse the few models of timm whose weights are on no Hub, but somewhere else, as a pickle."""
+    from timm.models import get_pretrained_cfg
+
+    cfg: Any = get_pretrained_cfg(source.place)
+    if cfg is not None and cfg.has_weights and not cfg.hf_hub_id:
+        raise ModelError(
+            f"model {source.text!r}: timm has its weights only as a pickle ({cfg.url}), which is not opened. Take "
+            "another model; or, if you trust who made the file, download it, and run finetune convert on it."
+        )
+
+
 def _model(source: Source, *, scratch: bool, image_size: int | None, revision: str | None) -> nn.Module:
     import timm
 
@@ -63,6 +75,8 @@ def _model(source: Source, *, scratch: bool, image_size: int | None, revision: s
     if scratch:
         return timm.create_model(name, pretrained=False, **options)
     if not source.is_folder:
+        if not source.is_hub_id:
+            _check_no_pickle(source)
         # without this timm falls back to pickles where a repository has no safetensors
         options["pretrained_cfg_overlay"] = {"hf_hub_filename": "model.safetensors"}
     return timm.create_model(name, pretrained=True, **options)  # the default is random weights, silently

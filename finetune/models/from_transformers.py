@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..choices import listed
 from ..errors import ModelError
 from ..layers import layer_groups, trunk_path
+from .contained import shards
 from .labels import Labels
 from .loaded import LoadedModel
 from .resizing import check_patches, resize_images
@@ -111,7 +113,34 @@ def _config(source: Source, revision: str | None) -> Any:
 
     if not source.is_folder and find_adapter_config_file(source.place, revision=revision) is not None:
         raise adapter_error(source)  # else its weights are read with the model's, from a pickle too
-    return AutoConfig.from_pretrained(source.place, revision=revision, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(source.place, revision=revision, trust_remote_code=False)
+    if config._attn_implementation not in (None, "eager", "sdpa"):
+        config._attn_implementation = None  # a name such as user/kernel would be code from the Hub
+    return config
+
+
+def check_hub_weights(source: Source, config: Any, *, revision: str | None) -> None:
+    """See that the weights on the Hub are safetensors: an index may name pickles all the same.
+
+    Raises:
+        ModelError: They are not.
+    """
+    from transformers.utils import cached_file
+
+    def found(name: str) -> str | None:
+        options = {"revision": revision, "_raise_exceptions_for_missing_entries": False}
+        return cached_file(source.place, name, **options)
+
+    names = []
+    if (given := getattr(config, "transformers_weights", None)) is not None:
+        names = [str(given)]
+    elif found("model.safetensors") is None and (index := found("model.safetensors.index.json")) is not None:
+        names = shards(Path(index), text=source.text)
+    if wrong := [name for name in names if not name.endswith(".safetensors")]:
+        raise ModelError(
+            f"model {source.text!r} names weights that are no safetensors: {listed(wrong, most=2)}. They are not "
+            "opened. Get the model as safetensors, from a place that you trust."
+        )
 
 
 def _check_image_config(source: Source, config: Any, auto: Any) -> None:
@@ -138,6 +167,8 @@ def _model(
     if scratch:
         module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         return module, layer_groups(module)[-1].parameters, {}
+    if not source.is_folder:
+        check_hub_weights(source, config, revision=revision)
     module, report = auto.from_pretrained(
         source.place,
         config=config,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from ..layers import layer_groups
-from .from_transformers import _check_trunk, _config, quiet
+from .from_transformers import _check_trunk, _config, check_hub_weights, quiet
 from .loaded import LoadedModel
 from .sources import Source, explained
 
@@ -41,6 +41,8 @@ def _model(
     if scratch:
         module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
         return module, layer_groups(module)[-1].parameters
+    if not source.is_folder:
+        check_hub_weights(source, config, revision=revision)
     module, report = auto.from_pretrained(
         source.place,
         config=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -48,6 +49,10 @@ def save_model(
         loaded.processor.save_pretrained(folder)
     for path in folder.glob("*config.json"):
         _scrub(path)
+        mode = path.stat().st_mode
+    for path in folder.glob("*.safetensors"):  # the library makes them for their owner alone
+        with contextlib.suppress(OSError):  # not every file system knows modes
+            path.chmod(mode)
 
 
 def base_model_name(loaded: LoadedModel) -> str:

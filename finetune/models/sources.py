@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ from typing import Literal, NamedTuple
 
 from ..choices import listed
 from ..errors import ModelError
-from .contained import check_links, check_weights, missing_weights
+from .contained import check_config, check_links, check_weights, missing_weights
 from .offline import hub_is_offline
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
+_REFUSED = r"(?![^@]*(--|\.\.|\.git(@|$)|[.-](/|@|$)))"  # of the other rules that the Hub's own library has
+_HUB_ID = re.compile(_REFUSED + r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?(@[\w./-]+)?")
 _PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "*.model"),
     "image processor": ("preprocessor_config.json", "processor_config.json"),
@@ -42,10 +44,10 @@ def resolve(text: str) -> Source:
     """
     library = "timm" if text.startswith("timm:") else "transformers"
     place = text.removeprefix("timm:")
-    folder = Path(place).expanduser()
-    if place and folder.is_dir():
+    folder = Path(os.path.expanduser(place))  # unlike Path's own, these raise for no name
+    if place and os.path.isdir(folder):
         return Source(text, library, str(folder), is_folder=True)
-    if folder.is_file():
+    if os.path.isfile(folder):
         raise ModelError(f"model {text!r} is a file. Give the folder that holds it: {str(folder.parent)!r}.")
     if not _HUB_ID.fullmatch(place):
         raise ModelError(
@@ -156,7 +158,10 @@ def _check_place(source: Source) -> None:
     folder = Path(source.place)
     if (folder / "adapter_config.json").is_file():
         raise adapter_error(source)
+    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
+        raise ModelError(f"model {source.text!r} is a run folder. Give its model: {str(folder / 'model')!r}.")
     check_links(folder, text=source.text)
+    check_config(folder, text=source.text)
 
 
 def adapter_error(source: Source) -> ModelError:

@@ -16,6 +16,7 @@ import torch
 
 from ..checkpoints.log import ending
 from ..errors import ConfigError, FinetuneError
+from ..models.contained import saved_model
 from ..models.saving import save_model
 from ..randomness import preserved
 from ..run_config import RunConfig
@@ -76,9 +77,7 @@ def is_finished(folder: Path) -> bool:
 
 def model_text(folder: Path) -> str:
     """A run's ``model/`` as a task names it."""
-    config = folder / "model" / "config.json"
-    is_timm = config.is_file() and "architecture" in json.loads(config.read_text("utf-8"))
-    return f"{'timm:' if is_timm else ''}{folder / 'model'}"
+    return saved_model(folder / "model")
 
 
 def _planned(stages: Sequence[Stage], root: Path, scratch: Path, *, finished: Collection[int]) -> Iterator[StagePlan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -13,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from ..checkpoints.atomic import write_file_atomically
 from ..checkpoints.files import free_path
+from ..checkpoints.lock import LOCK, Lock, check_unused, take_lock
 from ..choices import listed
 from ..config import dump
 from ..config.yaml_reader import read_text
@@ -26,6 +29,7 @@ from .interpolating import average, on_first, trained_config
 from .planning import PLANNING, in_stage, is_finished, model_text, planned
 from .spec import Average, Stage, check_stages, folder_of, start_of, started_from
 
+Existing = Literal["refuse", "resume", "overwrite"]
 _LIST = "stages.json"
 # A stage that has run is not run again for these: they change no result, or only where it is written.
 _FREE = ("output_dir", "workers", "log_every", "speed", "micro_batch", "checkpoint")
@@ -43,7 +47,7 @@ def run_stages(
     stages: Sequence[Stage],
     *,
     output_dir: str | Path,
-    existing: Literal["refuse", "resume", "overwrite"] = "refuse",
+    existing: Existing = "refuse",
     show: Show = "progress",
     config_text: str | None = None,
 ) -> list[StageResult]:
@@ -64,18 +68,40 @@ def run_stages(
         FinetuneError: As a run raised it, with the stage in its message.
     """
     check_stages(stages)
-    root = Path(output_dir)
+    locks: list[Lock] = []
+    try:
+        _begin(stages, root=Path(output_dir), existing=existing, config_text=config_text, locks=locks)
+        return _run_all(stages, root=Path(output_dir), resumes=existing == "resume", show=show)
+    finally:
+        for lock in locks:
+            lock.release()
+
+
+def _begin(
+    stages: Sequence[Stage], *, root: Path, existing: Existing, config_text: str | None, locks: list[Lock]
+) -> None:
+    """Take the folder, plan all stages in it, and write what the series is."""
     first = trained_config(stages, 0)
-    on_first(first, lambda: _take(root, stages, existing=existing, config_text=config_text))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each run says them again
-        planned(stages, root=root, within=root)  # where all nodes can read
+    names = [folder_of(stages, number, output_dir=root).name for number in range(len(stages))]
+    taken: _Taken = on_first(first, lambda: _take(root, names, existing=existing, locks=locks))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each run says them again
+            planned(stages, root=root, within=root)  # where all nodes can read
+    except BaseException:
+        if Ranks(torch.device("cpu")).is_first:
+            _give_back(root, taken)
+        raise
+    on_first(first, lambda: _write(root, names, config_text))
+
+
+def _run_all(stages: Sequence[Stage], *, root: Path, resumes: bool, show: Show) -> list[StageResult]:
     results = []
     for number, stage in enumerate(stages):
         if show == "progress" and Ranks(torch.device("cpu")).is_first:
             Lines(0, start=0).line(f"stage {number + 1} of {len(stages)}: {stage.name}")
         try:
-            metrics = _run(stages, number, root=root, resumes=existing == "resume", show=show)
+            metrics = _run(stages, number, root=root, resumes=resumes, show=show)
         except FinetuneError as error:
             raise type(error)(in_stage(str(error), number, stage.name)) from error
         results.append(StageResult(stage.name, folder_of(stages, number, output_dir=root), metrics))
@@ -130,20 +156,31 @@ def _check_same(folder: Path, config: RunConfig | None) -> None:
         )
 
 
-def _take(
-    root: Path, stages: Sequence[Stage], *, existing: Literal["refuse", "resume", "overwrite"], config_text: str | None
-) -> None:
+class _Taken(NamedTuple):
+    """What became of a folder."""
+
+    is_new: bool
+    aside: Path | None  # where what was there is now
+
+
+def _take(root: Path, names: Sequence[str], *, existing: Existing, locks: list[Lock]) -> _Taken:
     """Make the folder of the series, and refuse one that holds something else.
 
+    Args:
+        root: The folder.
+        names: Of its run folders.
+        existing: As for ``run_stages``.
+        locks: Gets the one of the folder.
+
     Raises:
-        RunFolderError: It is not empty, or of another series.
+        RunFolderError: It is in use, not empty, or of another series.
     """
-    names = [folder_of(stages, number, output_dir=root).name for number in range(len(stages))]
     if root.is_file():
         raise RunFolderError(f"{root} is a file, expected a folder. Choose another output_dir.")
-    there = _contents(root)
+    check_unused(root)
+    there, aside = _contents(root), None
     if there and existing == "overwrite":
-        root.rename(free_path(root.parent, f"{root.name}.old"))
+        aside = root.rename(free_path(root.parent, f"{root.name}.old"))
         there = []
     if there and existing == "refuse":
         raise RunFolderError(
@@ -152,17 +189,34 @@ def _take(
         )
     if there:
         _check_series(root, names)
+    is_new = not root.exists()
     root.mkdir(parents=True, exist_ok=True)
+    locks.append(take_lock(root))
+    locks[0].sign()
     for left in root.glob(f"{PLANNING}*"):  # by one that was killed
         shutil.rmtree(left, ignore_errors=True)
-    (root / _LIST).write_text(json.dumps({"stages": names}, indent=2) + "\n", encoding="utf-8")
+    return _Taken(is_new, aside)
+
+
+def _give_back(root: Path, taken: _Taken) -> None:
+    """Undo ``_take`` for a series that is refused."""
+    with contextlib.suppress(OSError):
+        (root / LOCK).unlink()
+        if taken.is_new:
+            root.rmdir()
+        if taken.aside is not None:
+            taken.aside.rename(root)
+
+
+def _write(root: Path, names: Sequence[str], config_text: str | None) -> None:
+    write_file_atomically(root / _LIST, (json.dumps({"stages": names}, indent=2) + "\n").encode())
     if config_text is not None:
-        (root / "config.yaml").write_text(config_text, encoding="utf-8")
+        write_file_atomically(root / "config.yaml", config_text.encode())
 
 
 def _contents(root: Path) -> list[str]:
     """What a new series could mix with; one that ended before its first stage left nothing."""
-    names = set(os.listdir(root)) - {_LIST, "config.yaml"} if root.is_dir() else set()
+    names = set(os.listdir(root)) - {_LIST, "config.yaml", LOCK} if root.is_dir() else set()
     return sorted(name for name in names if not name.startswith(PLANNING))
 
 

@@ -198,9 +198,11 @@ def _timm_config(place: Source, image_size: int | None) -> dict[str, Any]:
 
 def _timm_saved(place: Source) -> dict[str, Any]:
     """What timm saved as ``config.json``; empty for the models that timm knows by name."""
+    from ..models.contained import check_links
     from ..models.sources import check_hub, explained
 
     if place.is_folder:
+        check_links(Path(place.place), text=place.text)
         with explained(place):
             return json.loads((Path(place.place) / "config.json").read_text(encoding="utf-8"))
     if not place.is_hub_id:

@@ -63,10 +63,14 @@ class Splits:
         Raises:
             DataError: The split does not exist, or does not fit the task.
         """
+        from ..data.sources import read
+
+        train = self._train
         if name == "train":
-            return self._train
+            return train
         if name not in self._tables:
-            self._tables[name] = self._read(name, label_names=self.label_names)
+            split = cast(Split, name)
+            self._tables[name] = read(self.data, split, task=self.kind, label_names=self.label_names, train=train)
         return self._tables[name]
 
     @property
@@ -81,21 +85,18 @@ class Splits:
 
     @cached_property
     def _train(self) -> Table:
-        table = self._read("train", label_names=None)
+        from ..data.sources import read_train
+
+        parts = read_train(self.data, task=self.kind)
+        table = parts["train"]
         if table.labels is None and self.kind != "masked_language":
             raise DataError(
                 "task.data: the training split has no labels. Name their column: task.data.label=<column>."
             )
-        if table.label_names is None:
-            return table
-        order = tuple(self.checkpoint_labels())
-        if order != table.label_names and sorted(order) == sorted(table.label_names):
-            # The same classes in another order: in the checkpoint's, its head can go on where it was.
-            return self._read("train", label_names=order)
-        return table
-
-    def _read(self, name: str, *, label_names: tuple[str, ...] | None) -> Table:
-        from ..data.sources import read
-
-        train = None if name == "train" else self._train
-        return read(self.data, cast(Split, name), task=self.kind, label_names=label_names, train=train)
+        if table.label_names is not None:
+            order = tuple(self.checkpoint_labels())
+            if order != table.label_names and sorted(order) == sorted(table.label_names):
+                # The same classes in another order: in the checkpoint's, its head can go on where it was.
+                parts = read_train(self.data, task=self.kind, label_names=order)
+        self._tables.update({name: part for name, part in parts.items() if name != "train"})
+        return parts["train"]

@@ -67,7 +67,7 @@ def _leave_out(run: Training, stats: UpdateStats) -> None:
         if step is None:
             raise _diverged(run, stats, weight, "There is no checkpoint to go back to. ")
         run.prefix.let_go()  # what it holds may be of layers that have trained since then
-        run.is_put_back = True
+        run.is_stale = True
         record["back_to_step"], done = step, f"weights and moments are those of step {step} again"
     run.shown.line(f"update {stats.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}; {done}")
     if run.log is not None:
@@ -82,14 +82,15 @@ def _diverged(run: Training, stats: UpdateStats, weight: str, why: str) -> Diver
     bad = f"The weight {weight} is not finite. " if weight else ""
     if not weight and stats.first_bad:
         bad = f"The first gradient that is not finite is that of {stats.first_bad}. "
-    suspects = _suspects(run, stats)
-    which = f"; the loss is not finite on {suspects}" if suspects else ""
+    drawn, suspects = _drawn(run, stats), _suspects(run, stats)
+    which = f"; the loss is not finite on {suspects if suspects != drawn else 'any of them'}" if suspects else ""
     remedy = "start again with a lower optimizer.lr"
     if saved is not None and run.prepared.config.non_finite.name == "stop":
-        remedy = f"go on from step {saved} with --resume and non_finite: skip, or {remedy}"
+        policy = "rollback" if weight else "skip"  # which mends no weight
+        remedy = f"go on from step {saved} with --resume and non_finite: {policy}, or {remedy}"
     return DivergedError(
         f"update {stats.step}: loss {stats.loss:g}, gradient norm {stats.grad_norm:g}{scale}. Nothing of it was "
-        f"applied. {why}{bad}Its training examples are {_drawn(run, stats)}{which}. Check them, or {remedy}."
+        f"applied. {why}{bad}Its training examples are {drawn}{which}. Check them, or {remedy}."
     )
 
 

@@ -6,7 +6,7 @@ is missing would silently train on from its start value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -47,6 +47,8 @@ def check_contents(checkpoint: Checkpoint, *, prepared: Prepared, optimizer: tor
     _check_progress(checkpoint, total_steps=prepared.plan.total_steps)
     expected = model_state(prepared.forward, prepared.saved_names, take=Tensor.detach)
     _check_model(checkpoint.tensors.get("model", {}), expected)
+    if name := not_finite(checkpoint.tensors["model"], dict(prepared.forward.model.named_parameters())):
+        raise DamagedError("model" + TENSORS, f"{name}: not finite")
     strict = isinstance(prepared.config.optimizer, AdamW | SGD)  # a user's own kernel may keep what it likes
     _check_moments(checkpoint.tensors.get("optimizer", {}), optimizer, step=checkpoint.step, strict=strict)
     _check_counts(checkpoint)
@@ -95,6 +97,11 @@ def _check_model(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     for name, tensor in found.items():
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise DamagedError(file, f"{name}: {_told(tensor)}, expected {_told(expected[name])}")
+
+
+def not_finite(found: Mapping[str, Tensor], weights: Collection[str]) -> str:
+    """The first of the weights that holds what is no number, or ""; a buffer may hold an infinite mask."""
+    return next((name for name, each in found.items() if name in weights and not bool(each.isfinite().all())), "")
 
 
 def _check_moments(found: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, *, step: int, strict: bool) -> None:

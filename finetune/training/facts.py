@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import torch
 import xxhash
 from torch import nn
@@ -17,8 +16,6 @@ from ..models.loaded import LoadedModel
 from ..plan_checks import plan_warnings
 from ..plan_document import RunFacts
 from ..plans import Plan
-from ..policies import NonFinite
-from ..precision import Precision
 from ..prefix.deciding import CachePlan
 from ..run_config import RunConfig
 from ..strategies.chains import without_effect
@@ -54,7 +51,7 @@ def facts_of(
     difficulty: Difficulty | None,
 ) -> RunFacts:
     """What ``describe`` needs to know of data, model and machine."""
-    parsed = MicroBatch(micro_batch)
+    parsed, evaluations = MicroBatch(micro_batch), evaluation_steps(config, plan)
     course = course_facts(config, plan, difficulty, num_examples=len(train), is_head_new=bool(loaded.new))
     return RunFacts(
         library=loaded.library,
@@ -68,15 +65,21 @@ def facts_of(
         new=new,
         dropped=loaded.dropped,
         visible=course.visible,
-        evaluations=evaluation_steps(config, plan),
+        evaluations=evaluations,
         data=train.fingerprint + validation.fingerprint,
         frozen_weights=_fingerprint(model, without=() if holds_start(config) else trained_names(plan)),
         activations=activation_bytes(seen, parsed, train, config.batch_size),
         warnings=[
-            *plan_warnings(plan, evaluation_steps(config, plan)),
+            *plan_warnings(plan, evaluations),
             *_unused_warnings(seen.unused),
             *_batch_norm_warnings(model),
-            *_without_effect(config, plan, placement.precision, train.lengths),
+            *setting_warnings(
+                config, plan, evaluations=evaluations, precision=placement.precision, lengths=train.lengths
+            ),
+            *without_effect(config.strategy, plan.trained()),
+            *schedule_warnings(config, plan, evaluations),
+            *task_warnings(config, plan),
+            *start_warnings(config),
             *course.warnings,
         ],
         cached=cached.document(),
@@ -159,49 +162,6 @@ def _unused_warnings(unused: tuple[str, ...]) -> list[str]:
         return []
     shown = ", ".join(unused[:4]) + (f" and {len(unused) - 4} more" if len(unused) > 4 else "")
     return [f"planned, but they never receive a gradient, because the forward does not use them: {shown}"]
-
-
-def _without_effect(config: RunConfig, plan: Plan, precision: str, lengths: np.ndarray) -> list[str]:
-    """Options that are set and change nothing, or less than they say."""
-    found = []
-    if config.early_stopping is not None and not config.checkpoint.keep_best:
-        found.append("early_stopping with checkpoint.keep_best: 0 ends with the last weights, which are not the best")
-    every = config.checkpoint.keep_every
-    if every is not None and not due_steps(every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps):
-        found.append(f"checkpoint.keep_every: {every}: without effect, as the run is shorter")
-    scaler = ("initial_scale", "growth", "backoff", "interval", "min", "max")
-    plain = Precision()
-    changed = [name for name in scaler if getattr(config.precision, name) != getattr(plain, name)]
-    if changed and precision != "fp16":
-        found.append(f"precision.{', precision.'.join(changed)}: without effect, as the run computes in {precision}")
-    if config.order == "bucketed" and int(lengths.min()) == int(lengths.max()):
-        found.append("order: bucketed: without effect, as all examples have one length")
-    if config.optimizer.head_lr is not None and "head" not in plan.trained():
-        found.append("optimizer.head_lr: without effect, as the head never trains")
-    stopping = config.early_stopping
-    if stopping is not None and stopping.patience >= len(evaluation_steps(config, plan)):
-        found.append(f"early_stopping.patience: {stopping.patience} cannot be reached in this run's evaluations")
-    found += _about_bad_updates(config, plan)
-    found += without_effect(config.strategy, plan.trained())
-    found += schedule_warnings(config, plan, evaluation_steps(config, plan))
-    found += task_warnings(config, plan)
-    found += setting_warnings(config, plan, num_examples=len(lengths))
-    found += start_warnings(config)
-    return found
-
-
-def _about_bad_updates(config: RunConfig, plan: Plan) -> list[str]:
-    """Where the policy for them does not do what it says."""
-    policy = config.non_finite
-    if policy.name == "stop" and policy.at_most != NonFinite().at_most:
-        return [f"non_finite.at_most: {policy.at_most}: without effect, as non_finite.name: stop allows none"]
-    if policy.name != "rollback":
-        return []
-    if config.output_dir is None:
-        return ["non_finite.name: rollback: nothing is saved without output_dir, so the first bad update ends the run"]
-    due = due_steps(config.checkpoint.every, steps_per_epoch=plan.steps_per_epoch, total_steps=plan.total_steps)
-    first = min([*due, *evaluation_steps(config, plan)])
-    return [f"non_finite.name: rollback: a bad update before the first checkpoint (step {first}) ends the run"]
 
 
 def _device_name(device: torch.device) -> str:

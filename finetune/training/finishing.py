@@ -22,6 +22,7 @@ from ..models.saving import base_model_name, save_model
 from ..run_config import as_plain
 from ..wording import worded
 from .loop import Training, stop_if_asked
+from .memory import evaluated
 from .remembering import write_records
 from .restoring import told_of_storage
 from .sharding import model_state
@@ -49,18 +50,20 @@ def finish(run: Training, folder: RunFolder | None, *, has_folder: bool) -> dict
     restore_rows(prepared.forward.model)
     final = {"validation": state.metrics[step]}
     sizes = {"train": len(prepared.train), "validation": len(prepared.validation)}
-    if "test" in prepared.config.task.splits():
-        test = prepared.config.task.load_split("test")
+    if (test := prepared.test) is not None:
         sizes["test"] = len(test)
-        final["test"] = evaluate(
-            prepared.forward,
-            test,
-            task=prepared.config.task,
-            progress=prepared.plan.at(state.step, state.evaluations),
-            placement=run.placement,
-            micro_batch=run.micro_batch,
-            tokens=prepared.forward.tokens,
-            between=lambda: stop_if_asked(run),
+        final["test"] = evaluated(
+            run,
+            lambda: evaluate(
+                prepared.forward,
+                test,
+                task=prepared.config.task,
+                progress=prepared.plan.at(state.step, state.evaluations),
+                placement=run.placement,
+                micro_batch=run.micro_batch,
+                tokens=prepared.forward.tokens,
+                between=lambda: stop_if_asked(run),
+            ),
         )
     metrics: dict[str, Any] = {
         "final": final,

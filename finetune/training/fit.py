@@ -40,6 +40,7 @@ from .finishing import finish
 from .image_keeping import keep_images
 from .loop import Training, train
 from .lost import told_of_losses
+from .memory import told_of_memory
 from .placement import Placement, placed
 from .prefix_cache import PrefixCache
 from .prepare import Prepared, prepare, sampler_of
@@ -134,7 +135,13 @@ def fit(
     """
     given = locals()  # every field of RunConfig is an argument of the same name
     config = _checked({field.name: given[field.name] for field in fields(RunConfig)}, existing=existing, show=show)
-    with stop_requests() as requests, preserved(), told_of_losses(), placed(config.precision) as placement:
+    with (
+        stop_requests() as requests,
+        preserved(),
+        told_of_losses(),
+        told_of_memory(),
+        placed(config.precision) as placement,
+    ):
         runtime = cpu_runtime(placement.device.type, config.speed.cpu_runtime)
         with runtime:
             _check_run_folder(config, placement, existing=existing)  # before the model is loaded, which takes long
@@ -164,7 +171,7 @@ def _checked(settings: Mapping[str, Any], *, existing: Existing, show: Show) -> 
 
 def plan_run(config: RunConfig) -> dict[str, Any]:
     """The plan of a run as a document, without training and without writing anything."""
-    with preserved(), placed(config.precision) as placement:
+    with preserved(), told_of_memory(), placed(config.precision) as placement:
         return prepare(config, placement).document
 
 
@@ -187,9 +194,11 @@ def _run(
     state = resumed or RunState(scaler=config.precision.initial_state(placement.precision))
     difficulty = run_difficulty(prepared, placement, kept=saver.extra)
     prepared = prepared._replace(difficulty=difficulty)
-    if folder is not None and resumed is None:  # also for a run that was killed before its first checkpoint
+    if folder is not None:
         with told_of_storage(folder.path):
-            _write_documents(folder, prepared, placement, config_text)
+            _write_config(folder, prepared, config_text)
+            if resumed is None:  # also for a run that was killed before its first checkpoint
+                _write_surroundings(folder, prepared, placement)
     shown = display(
         show if placement.ranks.is_first else "nothing", total_steps=prepared.plan.total_steps, start=state.step
     )
@@ -199,6 +208,8 @@ def _run(
     with as_libraries_made_it(prepared.forward), closing(saver), shown:
         for warning in prepared.document["warnings"]:
             shown.line(f"warning: {warning}")
+        if resumed is not None:
+            shown.line(f"going on after step {state.step}")
         prepared = keep_images(
             prepared,
             placement,
@@ -221,7 +232,7 @@ def _run(
             tokens=prepared.forward.tokens,
             stopping=stopping,
         )
-        with _ended(folder), told_of_losses():
+        with _ended(folder), told_of_losses(), told_of_memory():
             train(run, stop_at=stop_at)
             metrics = finish(run, folder, has_folder=has_folder)
     path = Path(config.output_dir) if config.output_dir is not None else None
@@ -260,7 +271,7 @@ def _check_unfinished(path: Path) -> None:
         ended = ending(log)
     if ended == "finished":
         raise RunFolderError(
-            f"{path} holds a finished run; there is nothing to resume. Its result is in metrics.json. "
+            f"{path} holds a finished run; there is nothing to resume. Its result is in {path / 'metrics.json'}. "
             "For a longer run choose another output_dir."
         )
 
@@ -276,6 +287,8 @@ def _run_folder(config: RunConfig, placement: Placement, *, existing: Existing) 
 
     def take() -> None:
         opened.append(open_run_folder(path, resume=existing == "resume", overwrite=existing == "overwrite"))
+        if existing == "resume":
+            _check_unfinished(path)  # again: another process may have ended it while the model was loaded here
 
     try:
         placement.ranks.on_first(take)
@@ -298,7 +311,7 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
         record = {"ended": ended, "exit_code": error.exit_code, "cause": redacted(str(error))}
         raise
     except KeyboardInterrupt:
-        record = {"ended": "interrupted", "exit_code": 130, "cause": "interrupted at once; nothing was saved"}
+        record = {"ended": "interrupted", "exit_code": 130, "cause": "interrupted at once, from the checkpoint before"}
         raise
     except BaseException as error:
         record = {"ended": "failed", "exit_code": 1, "cause": redacted(f"{type(error).__name__}: {error}")}
@@ -308,11 +321,15 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
             folder.log.append({**record, "wall_seconds": round(time.time() - began, 3)})
 
 
-def _write_documents(folder: RunFolder, prepared: Prepared, placement: Placement, config_text: str | None) -> None:
+def _write_config(folder: RunFolder, prepared: Prepared, config_text: str | None) -> None:
+    """What runs from here on: a run that is gone on with may log, save or give up otherwise than before."""
     # JSON is YAML; a user's own objects stand there by name, as only their recipe can make them again.
     text = config_text if config_text is not None else json.dumps(as_plain(prepared.config), indent=2) + "\n"
     folder.write_document("config.yaml", text)
     folder.write_document("plan.json", prepared.document)
+
+
+def _write_surroundings(folder: RunFolder, prepared: Prepared, placement: Placement) -> None:
     for split, faults in prepared.skipped.items():
         lines = [{"where": fault.where, "reason": fault.reason, "rows": fault.rows} for fault in faults]
         folder.write_document(f"bad_rows-{split}.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))

@@ -74,7 +74,7 @@ class Training:
     stopping: Stopping | None = None  # beside the run's own early stopping
     watch: StallWatch = field(default_factory=StallWatch)
     unread: deque[Unread] = field(default_factory=deque)
-    is_put_back: bool = False  # weights, to those of a checkpoint: what was set up for the phase is set up again
+    is_stale: bool = False  # what was set up for the phase: weights were put back, or micro-batches are smaller now
 
     @property
     def micro_batch(self) -> MicroBatch:
@@ -126,7 +126,7 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
             progress = plan.at(state.step, state.evaluations)._replace(remembered=state.remembered, seed=config.seed)
             if state.step == stage.end or state.step in evaluates_at:
                 stage = plan.stage(progress)
-            if entered is None or entered.phase != stage.phase:
+            if entered is None or run.is_stale or entered.phase != stage.phase:
                 entered = _enter(run, stage.phase, ending)
             setting = plan.setting(progress, stage)
             set_rates(run.optimizer, setting)
@@ -138,12 +138,11 @@ def train(run: Training, *, stop_at: int | None = None) -> None:
             state.seconds = time.monotonic() - began
             stats = _read(run, leave=0 if state.step in events or state.step == stage.end else unread)
             if state.step <= progress.step:  # an update lacked memory
-                entered = None
                 continue
             if stats is not None and state.step in logs_at:
                 _log(run, stats, setting)
             _heed(run, stats, is_told=state.step == stop_at)
-            if run.is_put_back:
+            if run.is_stale:  # before an evaluation reads with it
                 entered = _enter(run, stage.phase, ending)
             improved = state.step in evaluates_at and _evaluate(run, stage.phase)
             if improved or state.step in saves_at or state.stopped_early:
@@ -161,7 +160,7 @@ def _enter(run: Training, phase: int, ending: ExitStack) -> Entered:
     """Set a phase up, from where the run stands, in place of what ``ending`` holds."""
     prepared, placement = run.prepared, run.placement
     ending.close()  # what makes the batches of the phase before
-    run.is_put_back = False
+    run.is_stale = False
     set_trainable(prepared.forward, run.optimizer, prepared.plan.phases[phase].rates, unused=prepared.unused)
     set_modes(prepared.forward, prepared.blocks)
     wrapped = placement.wrap(prepared.forward)

@@ -22,7 +22,7 @@ _ADVICE = (
     "with more memory"
 )
 # Not "out of shared memory", which is of a loader process.
-_LACKING = re.compile(r"out of memory|can't allocate memory|CUBLAS_STATUS_ALLOC_FAILED", re.IGNORECASE)
+_LACKING = re.compile(r"out of memory|can't allocate memory|CU(BLAS|DNN)_STATUS_ALLOC_FAILED", re.IGNORECASE)
 
 
 def lacks_memory(fault: BaseException) -> bool:
@@ -68,6 +68,7 @@ def redo_smaller(run: Training, step: int) -> None:
     while _most_examples(run, step) == most:
         state.halvings += 1
     state.step = step
+    run.is_stale = True
     _tell(run, was)
 
 
@@ -87,6 +88,7 @@ def evaluated(run: Training, work: Callable[[], T]) -> T:
                     raise
             was = run.micro_batch
             run.state.halvings += 1
+            run.is_stale = True  # or a run that is resumed here would be cut otherwise
             _tell(run, was)
 
 
@@ -105,19 +107,36 @@ def _most_examples(run: Training, step: int) -> int:
 
 
 @contextmanager
-def told_of_memory(run: Training) -> Iterator[None]:
+def told_of_memory(run: Training | None = None) -> Iterator[None]:
     """Turn a want of memory that halving cannot mend here into one message.
 
+    Args:
+        run: Where a smaller micro-batch may help; None: anywhere else.
+
     Raises:
-        ConfigError: On this rank; the others lose it.
+        ConfigError: Perhaps on this rank alone; the others lose it.
     """
     try:
         yield
     except Exception as fault:
         if not lacks_memory(fault):
             raise
-        raise ConfigError(
-            f"out of memory after step {run.state.step} with micro_batch: {run.micro_batch}; it cannot be tried again "
-            "in smaller parts, as ranks had begun to share it, or nothing is left. "
-            f"Write micro_batch: {run.micro_batch.halved(1)}, or {_ADVICE}."
-        ) from fault
+        error = ConfigError(_told_of(fault) if run is None else _told_of_forwards(run))
+        error.is_own = True
+        raise error from fault
+
+
+def _told_of(fault: Exception) -> str:
+    said = str(fault).strip().splitlines()
+    return f"out of memory{f' ({said[0]})' if said else ''}: {_ADVICE}."
+
+
+def _told_of_forwards(run: Training) -> str:
+    smaller = ""
+    if run.micro_batch.amount > 1:
+        go_on = " and go on with --resume" if run.prepared.config.output_dir is not None else ""
+        smaller = f"write micro_batch: {run.micro_batch.halved(1)}{go_on}, or "
+    return (
+        f"out of memory after step {run.state.step} with micro_batch: {run.micro_batch}; it cannot be tried again in "
+        f"smaller parts, as ranks had begun to share it, or nothing is left: {smaller}{_ADVICE}."
+    )

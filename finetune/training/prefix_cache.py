@@ -12,10 +12,12 @@ from torch import nn
 
 from ..cached_arrays import CacheUnavailable
 from ..data.store import Store
+from ..errors import ConfigError
 from ..prefix.deciding import Kept
 from ..prefix.sizes import shown
 from ..prefix.source import Source
 from ..prefix.store import CachedStore
+from .memory import lacks_memory
 from .modes import reshard, set_modes
 from .placement import Placement
 from .prefix_check import why_not
@@ -88,8 +90,12 @@ class PrefixCache:
             try:
                 self._check(kept, wrapped, phase, progress)
                 self._take(kept, sorted(needed), wrapped, is_stopping)
-            except (CacheUnavailable, MemoryError) as refusal:
-                self._give_up(str(refusal) or "there is not enough memory")
+            except CacheUnavailable as refusal:
+                self._give_up(str(refusal))
+            except Exception as fault:
+                if not lacks_memory(fault):
+                    raise
+                self._do_without_memory(fault)
             finally:
                 reshard(self._prepared.forward)
                 set_modes(self._prepared.forward, self._prepared.blocks)
@@ -173,6 +179,13 @@ class PrefixCache:
     def let_go(self) -> None:
         """Drop what is kept: what was frozen is not what it was. The next ``enter`` takes it anew."""
         self._kept, self._arrays, self._stores = None, {}, {}
+
+    def _do_without_memory(self, fault: Exception) -> None:
+        if self._placement.ranks.count > 1:  # one alone may lack it, and the others wait for its part
+            error = ConfigError("out of memory while the frozen layers were computed. Set speed.prefix_cache: off.")
+            error.is_own = True
+            raise error from fault
+        self._give_up("there is not enough memory")
 
     def _give_up(self, why: str) -> None:
         self.let_go()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from ..data.rows import Fault
 from ..data.sampling import MicroBatch, Sampler, check_order
-from ..data.store import Store
+from ..data.store import Store, is_labelled
 from ..durations import Duration
 from ..encoders import Forward
 from ..encoders.vocabulary import UsedRows
@@ -33,6 +34,9 @@ from .relative_gradients import with_measured
 from .start_weights import check_start
 from .ways import keep_tokens
 
+_MOST_STEPS = 100_000_000
+_MOST_EVALUATIONS = 100_000  # each is listed in the plan
+
 
 class Prepared(NamedTuple):
     """A run that is ready to train."""
@@ -40,6 +44,7 @@ class Prepared(NamedTuple):
     config: RunConfig
     train: Store
     validation: Store
+    test: Store | None  # one to be scored at the end
     loaded: LoadedModel
     forward: Forward
     blocks: tuple[nn.Module, ...]
@@ -96,6 +101,7 @@ def prepare(config: RunConfig, placement: Placement) -> Prepared:
         config=config,
         train=splits["train"],
         validation=splits["validation"],
+        test=splits.get("test"),
         loaded=loaded,
         forward=chosen.forward,
         blocks=trunk_blocks(model),
@@ -121,7 +127,10 @@ def _splits(config: RunConfig) -> dict[str, Store]:
         raise DataError("task.data: training and validation need at least one example each")
     check_order(config.order, splits["train"].labels)
     if "test" in config.task.splits():
-        splits["test"] = config.task.load_split("test")
+        test = config.task.load_split("test")
+        if is_labelled(test) or not is_labelled(splits["train"]):  # a task of the user's own has names of its own
+            return {**splits, "test": test}
+        warnings.warn("task.data: the test split has no labels, so this run does not score it", stacklevel=2)
     return splits
 
 
@@ -213,6 +222,14 @@ def _total_steps(config: RunConfig, steps_per_epoch: int) -> int:
     total = Duration.parse(config.length).steps(steps_per_epoch=steps_per_epoch, total_steps=0)
     if total < 1:
         raise ConfigError(f"length: {config.length!r} is less than one update; an epoch is {steps_per_epoch} steps")
+    if total > _MOST_STEPS:
+        raise ConfigError(f"length: {config.length!r} is {total:,} steps, expected at most {_MOST_STEPS:,}; give less")
+    every = Duration.parse(config.evaluate_every).steps(steps_per_epoch=steps_per_epoch, total_steps=total)
+    if (times := total // max(1, every)) > _MOST_EVALUATIONS:
+        raise ConfigError(
+            f"evaluate_every: {config.evaluate_every!r} is {times:,} evaluations in {config.length!r}, expected at "
+            f"most {_MOST_EVALUATIONS:,}; evaluate less often, or give a shorter length"
+        )
     return total
 
 

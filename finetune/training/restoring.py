@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,9 @@ from .placement import Placement
 from .prepare import Prepared
 from .sharding import from_first, load_model_state, load_optimizer_state
 
+# How safetensors and tokenizers pass on what the system said: neither raises an OSError, the latter a bare Exception.
+_OF_THE_SYSTEM = re.compile(r"\(os error \d+\)")
+
 
 @contextmanager
 def told_of_storage(path: Path, *, what: str = "written") -> Iterator[None]:
@@ -27,14 +31,14 @@ def told_of_storage(path: Path, *, what: str = "written") -> Iterator[None]:
     Raises:
         StorageError: The disk is full, or failed.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, SafetensorError) as fault:
+    except Exception as fault:
+        if not isinstance(fault, OSError) and not _OF_THE_SYSTEM.search(str(fault)):
+            raise
         why = getattr(fault, "strerror", None) or str(fault)
-        remedy = "Free some space and go on" if what == "written" else "Go on"
-        raise StorageError(f"{path} cannot be {what} ({why}). {remedy} with --resume.") from fault
+        remedy = "Free some space, or mend what failed," if what == "written" else "Mend that,"
+        raise StorageError(f"{path} cannot be {what} ({why}). {remedy} and go on with --resume.") from fault
 
 
 class Restorer:

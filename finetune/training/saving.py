@@ -16,10 +16,10 @@ from ..checkpoints.run_folder import RunFolder
 from ..checkpoints.saving import Outcome, save_checkpoint
 from ..checkpoints.snapshot import Snapshot
 from ..durations import due_steps
-from ..errors import RunFolderError, StorageError
+from ..errors import DivergedError, RunFolderError, StorageError
 from ..policies import best_evaluation
 from ..speed import Speed
-from .checkpoint_contents import counted
+from .checkpoint_contents import counted, not_finite
 from .made_on import MadeOn, made_here
 from .placement import Placement
 from .prepare import Prepared
@@ -35,6 +35,13 @@ class _Flight(NamedTuple):
 
     step: int
     errand: Errand[Outcome] | None  # on rank 0
+
+
+class _Failure(NamedTuple):
+    """Why there is no checkpoint of a step."""
+
+    text: str
+    is_spoiled: bool  # the weights are not worth keeping
 
 
 class Saver:
@@ -89,7 +96,7 @@ class Saver:
         """The step of the newest checkpoint on the disk; waits for the one in flight, so every rank asks."""
         fault = self._landed()
         if fault is not None:
-            self._warn(fault)
+            self._warn(fault.text)
         return self._last_saved
 
     def save(self, state: RunState, *, final: bool = False) -> None:  # noqa: FBT001, FBT002
@@ -103,7 +110,8 @@ class Saver:
             final: Return only when the checkpoint is on the disk.
 
         Raises:
-            StorageError: On every rank.
+            DivergedError: At the end a weight is not finite; on every rank, as the next.
+            StorageError: The disk is full, or failed.
         """
         if not self._has_folder:
             self._keep_best(state)
@@ -134,7 +142,7 @@ class Saver:
                 for text in outcome.warnings:
                     self._warn(text)
                 if outcome.fault is not None:
-                    self._warn(self._failure(flight.step, outcome.fault))
+                    self._warn(self._failure(flight.step, outcome).text)
         finally:
             self._snapshot.release()
 
@@ -158,6 +166,8 @@ class Saver:
         before = MadeOn.from_document(found.documents["progress"]["made_on"])
         if told := self._here.told_of(before, step=found.step):
             self._warn(told)
+        if before.micro_batch != self._here.micro_batch:  # what was halved is no longer asked for
+            state.halvings = 0
         self._last_saved = found.step
         return state
 
@@ -251,6 +261,7 @@ class Saver:
         """The save itself, over nothing that training changes."""
         assert self._folder is not None
         folder, snapshot = self._folder, self._snapshot
+        weights = dict(self._prepared.forward.model.named_parameters()).keys()
         # Of the log only what is there now: lines of later steps would be told twice after a resume.
         progress = {
             **state.document(),
@@ -270,6 +281,9 @@ class Saver:
 
         def work() -> Outcome:
             snapshot.wait()
+            # An optimizer may spoil a weight by a step that looked well: no good checkpoint is deleted for that.
+            if name := not_finite(tensors["model"], weights):
+                return Outcome(f"{name} is not finite", is_spoiled=True)
             return save()
 
         return work
@@ -278,8 +292,8 @@ class Saver:
         """Wait for the save in flight; the loop hears of its failure here."""
         self._tell(self._landed(), final=False)
 
-    def _landed(self) -> str | None:
-        """Wait for the save in flight, and share what came of it: its failure in words."""
+    def _landed(self) -> _Failure | None:
+        """Wait for the save in flight, and share what came of it: its failure."""
         if self._flight is None:
             return None
         step, errand = self._flight
@@ -287,32 +301,38 @@ class Saver:
         self._flight = None
         return self._counted(step, outcome)
 
-    def _counted(self, step: int, outcome: Outcome | None) -> str | None:
-        """Share what came of a save, which rank 0 knows; its failure in words."""
+    def _counted(self, step: int, outcome: Outcome | None) -> _Failure | None:
+        """Share what came of a save, which rank 0 knows; its failure."""
         for text in outcome.warnings if outcome is not None else ():
             self._warn(text)
-        fault = self._placement.ranks.first(outcome.fault if outcome is not None else None)
-        if fault is None:
+        shared: Outcome = self._placement.ranks.first(outcome)
+        if shared.fault is None:
             self._failures, self._last_saved = 0, step
             return None
-        self._failures += 1
-        return self._failure(step, fault)
+        self._failures += not shared.is_spoiled  # the next update shows what is wrong, and the run's policy decides
+        return self._failure(step, shared)
 
-    def _failure(self, step: int, fault: str) -> str:
+    def _failure(self, step: int, outcome: Outcome) -> _Failure:
         last = f"step {self._last_saved}" if self._last_saved is not None else "none"
-        return f"the checkpoint of step {step} could not be written ({fault}); the newest one is: {last}"
+        what = "is not worth keeping" if outcome.is_spoiled else "could not be written"
+        return _Failure(
+            f"the checkpoint of step {step} {what} ({outcome.fault}); the newest one is: {last}", outcome.is_spoiled
+        )
 
-    def _tell(self, failure: str | None, *, final: bool) -> None:
+    def _tell(self, failure: _Failure | None, *, final: bool) -> None:
         """Warn of a failed save, or end the run.
 
         Raises:
+            DivergedError: The weights with which it ends are not finite.
             StorageError: On every rank.
         """
         if failure is None:
             return
+        if final and failure.is_spoiled:
+            raise DivergedError(f"{failure.text}. Start again with a lower optimizer.lr.")
         if final or self._failures >= _TOLERATED_FAILURES:
-            raise StorageError(f"{failure}. Free some space and go on with --resume.")
-        self._warn(f"{failure}. Training goes on.")
+            raise StorageError(f"{failure.text}. Free some space, or mend what failed, and go on with --resume.")
+        self._warn(f"{failure.text}. Training goes on.")
 
     def _warn(self, text: str) -> None:
         if self._folder is not None:

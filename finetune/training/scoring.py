@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import nn
 from ..data.sampling import MicroBatch
 from ..encoders import Forward
 from ..evaluation import evaluate
-from ..models.contained import check_adapter
+from ..models.contained import check_adapter, saved_model
+from ..models.sources import explained, resolve
 from ..progress import Progress
 from ..randomness import preserved
 from ..run_config import RunConfig
@@ -59,7 +59,8 @@ def _saved(task: Any, model: Path) -> tuple[Task, nn.Module]:
         from peft import PeftModel
 
         check_adapter(model)
-        return task, PeftModel.from_pretrained(task.load_model().module, model, use_safetensors=True)
-    library = "timm:" if "architecture" in json.loads((model / "config.json").read_text("utf-8")) else ""
-    task = replaced(task, model=f"{library}{model}", weights="pretrained")
+        base = task.load_model().module
+        with explained(resolve(str(model))):
+            return task, PeftModel.from_pretrained(base, model, use_safetensors=True)
+    task = replaced(task, model=saved_model(model), weights="pretrained")
     return task, task.load_model().module

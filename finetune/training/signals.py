@@ -41,10 +41,10 @@ class StopRequests:
     def receive(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: no file, no collective, nothing that could block."""
         self._interrupts += number == signal.SIGINT
+        if self._first is None:  # noted even where this raises: Python drops what is raised in a finaliser
+            self._first = number
         if self._interrupts > 1 or (number == signal.SIGINT and not self._deferred):
             raise KeyboardInterrupt
-        if self._first is None:
-            self._first = number
         if not self._deferred:
             raise _StopNowError
 

@@ -78,7 +78,7 @@ class RunState:
         for key, read in READERS.items():
             try:
                 found[key] = read(document[key])
-            except (KeyError, TypeError, ValueError, AttributeError) as fault:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
                 raise ValueError(f"{key}: {'missing' if key not in document else fault}") from fault
         state = cls(**found)
         steps = [evaluation.step for evaluation in state.evaluations]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from ..models.contained import saved_model
 
 
 def taught_task(task: Any, source: str) -> Any:
@@ -28,8 +28,4 @@ def source_of_teacher(text: str) -> str:
         folder = folder / "model"
     if not (folder / "config.json").is_file():
         return text
-    try:
-        is_timm = "architecture" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        is_timm = False  # whoever reads it says what is wrong with it
-    return f"timm:{folder}" if is_timm else str(folder)
+    return saved_model(folder)

@@ -6,7 +6,7 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import torch.distributed as dist
 
 from finetune.checkpoints.log import ending
 from tests.crashed_runs import Case, Newest, Runs, assert_loads, part_of, remains
-from tests.file_faults import LOG, Before, at, die, in_memory, nth, tap
-from tests.forked import ended_ranks
+from tests.file_faults import LOG, Before, Point, at, die, in_memory, nth, tap
+from tests.forked import ended_ranks, side_by_side
 
 CASES = [Case("text", "full", "auto"), Case("text", "gradual_unfreeze", "off"), Case("image", "lora", "auto")]
 WAYS = ("first", "second", "both")  # who dies
@@ -40,21 +40,21 @@ class TwoRanks(Runs):
         self.go_on(case, folder)
         return remains(folder)
 
-    def num_struck(self, case: Case, kills: list[Kill]) -> int:
-        """Kill once and again, go on, and compare; how many kills found their run still at work."""
-        expected, folder, found = self.whole(case), self.place / "killed", 0
+    def struck(self, case: Case, kills: Sequence[Kill]) -> list[bool]:
+        """Kill once and again, go on, and compare; which of the kills found somebody still at work."""
+        expected, folder, found = self.whole(case), self.fresh(), []
         with Newest() as newest:
             for who, kill in kills:
-                ended = ended_ranks(partial(self._struck, case, folder, who, kill, newest))
+                ended = ended_ranks(partial(self._tapped_ranks, case, folder, who, kill, newest))
                 assert all(each.code in (KILLED, 76, 0, 2) for each in ended), (case, ended)
-                found += any(each.code == KILLED for each in ended)  # the second is through before the first
+                found.append(any(each.code == KILLED for each in ended))
                 assert_loads(folder, newest.step)
         self.go_on(case, folder)
         assert remains(folder) == expected, case
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent)
         return found
 
-    def _struck(self, case: Case, folder: Path, who: str, kill: Callable, newest: Newest) -> None:
+    def _tapped_ranks(self, case: Case, folder: Path, who: str, kill: Callable, newest: Newest) -> None:
         """On each rank; the first, which writes, knows when."""
         pids = [torch.zeros(1, dtype=torch.int64) for _ in range(2)]
         dist.all_gather(pids, torch.tensor([os.getpid()]))
@@ -79,25 +79,38 @@ def runs():
 @pytest.mark.parametrize(("who", "part"), [("first", "save"), ("second", "rotate"), ("both", "finish")])
 def test_ranks_killed_at_a_point(runs, who, part):
     points = [point for point in runs.points(CASES[0]) if part_of(point) == part and not point.half]
-    assert runs.num_struck(CASES[0], [(who, partial(at, points[len(points) // 2]))]) == 1
+    assert runs.struck(CASES[0], [(who, partial(at, points[len(points) // 2]))]) == [True]
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_ranks_killed_at_many_points(runs, case):
-    points = [point for point in runs.points(case) if not point.half]
-    for number, point in enumerate(points[::5]):
-        runs.num_struck(case, [(WAYS[number % 3], partial(at, point))])
+    points = [point for point in runs.points(case) if not point.half][::5]
+    todo = [(WAYS[number % 3], point) for number, point in enumerate(points)]
+    struck = side_by_side(lambda one: runs.struck(case, [(one[0], partial(at, one[1]))])[0], todo, seconds=7200)
+    print(f"{sum(struck)} of {len(todo)} kills found somebody at work")
+    # The second has nothing to do in the end: it may be gone by then.
+    assert [one for one, found in zip(todo, struck, strict=True) if not found and not is_late(*one)] == []
+    assert sum(struck) >= 0.9 * len(todo) > 30
+
+
+def is_late(who: str, point: Point) -> bool:
+    return who == "second" and part_of(point) in ("finish", "log")
 
 
 @pytest.mark.drill
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_ranks_killed_twice(runs, case):
-    found, count = 0, 34
-    for seed in range(count):
+    runs.points(case)  # before there are two of us
+
+    def killed(seed: int) -> list[bool]:
         draw = random.Random(f"{case} {seed}")
-        kills = [(draw.choice(WAYS), partial(nth, time)) for time in runs.times(case, draw)]
-        found += runs.num_struck(case, kills)
-    assert found > 1.5 * count  # the second is through before the first, and then nobody is there to die
+        return runs.struck(case, [(draw.choice(WAYS), partial(nth, time)) for time in runs.times(case, draw)])
+
+    struck = side_by_side(killed, range(34), seconds=7200)
+    print(f"{sum(map(sum, struck))} of {2 * len(struck)} kills found somebody at work")
+    # The second may be gone when the first writes what comes last; and where it alone was killed, the first went on to
+    # its next word with it, so that the run that goes on has less to do than was counted.
+    assert sum(map(sum, struck)) > 1.5 * len(struck)

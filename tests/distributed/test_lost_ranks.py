@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import finetune
-from finetune.errors import DataError
+from finetune.cli import reporting
+from finetune.errors import ConfigError, DataError, ModelError
 from finetune.tasks.base import Predictions
 from tests.forked import Acting, Child, ended_ranks, send
 from tests.integration.test_signal_trials import Noting, watched
@@ -136,6 +137,20 @@ def test_a_fault_on_the_first_rank_alone_is_told_once(task, folder, act, tmp_pat
     assert (first.code, second.code) == ((2, 2) if act is fail else (1, 76))
 
 
+@pytest.mark.parametrize(("kind", "is_told"), [(DataError, True), (ModelError, True), (ConfigError, False)])
+def test_what_one_node_alone_may_lack_is_told_there(monkeypatch, capsys, kind, is_told):
+    """A node has its own disk; what is set is set for all, and the first rank says it."""
+
+    def fail():
+        raise kind("models/bert is not there")
+
+    monkeypatch.setattr(reporting, "_HEAD_START", 0)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert reporting.ended(fail, []) == 2
+    assert capsys.readouterr().err == ("error: process 1: models/bert is not there\n" if is_told else "")
+
+
 def test_a_rank_that_hangs_shows_where(task, folder, monkeypatch):
     """Its own stacks, before the others give up."""
     monkeypatch.setattr("finetune.training.stalls.AFTER_S", 3)
@@ -170,7 +185,11 @@ def test_ranks_outlive_a_killed_launcher_and_save(task, folder, whole):
     launcher = subprocess.Popen(
         [*command, str(TREE / "accelerate_configs" / "ddp_cpu.yaml"), str(file)],
         cwd=TREE,
-        env={**os.environ, "PYTHONPATH": str(TREE), "ACCELERATE_USE_CPU": "true"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join((str(TREE), os.environ["PYTHONPATH"])),
+            "ACCELERATE_USE_CPU": "true",
+        },
         stderr=subprocess.PIPE,
         text=True,
         pass_fds=[held],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from finetune.checkpoints.errand import Errand
 from finetune.checkpoints.reading import newest_good, read_checkpoint
 from finetune.checkpoints.run_folder import open_run_folder
 from finetune.errors import DivergedError, PreemptedError, StorageError
@@ -217,3 +218,13 @@ def test_last_save_is_on_the_disk_when_the_run_says_so(tmp_path):
     offset = newest_good(tmp_path / "run" / "checkpoints").documents["progress"]["log_offset"]
     assert json.loads(log[:offset].splitlines()[-1])["step"] == 5
     assert history(tmp_path / "run")[-1]["ended"] == "preempted"
+
+
+def test_an_interrupt_is_raised_only_when_the_save_is_over():
+    over = threading.Event()
+    errand = Errand(lambda: over.wait(60))
+    for seconds, act in ((0.2, send(signal.SIGINT)), (0.5, over.set)):
+        threading.Timer(seconds, act).start()
+    with pytest.raises(KeyboardInterrupt):
+        errand.outlast()
+    assert over.is_set() and errand.result()

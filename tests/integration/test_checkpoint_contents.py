@@ -44,6 +44,9 @@ TENSORS = {
     "a weight of another type": lambda of: of["model"].update(
         {some(of["model"]): of["model"][some(of["model"])].half()}
     ),
+    "a weight that is no number": lambda of: of["model"].update(
+        {some(of["model"]): torch.full_like(of["model"][some(of["model"])], math.nan)}
+    ),
     "a moment is missing": lambda of: of["optimizer"].pop(some(of["optimizer"], "exp_avg")),
     "a moment of another shape": lambda of: of["optimizer"].update(
         {some(of["optimizer"], "exp_avg"): torch.zeros(1, 1)}
@@ -75,6 +78,7 @@ DOCUMENTS = {
     "a loss in words": lambda of: of["progress"]["losses"].update(total="abc"),
     "a time before the start": lambda of: of["progress"].update(seconds=-1.0),
     "no time": lambda of: of["progress"].update(seconds=math.nan),
+    "a time beyond all numbers": lambda of: of["progress"].update(seconds=10**400),
     "stopped perhaps": lambda of: of["progress"].update(stopped_early=1),
     "an evaluation to come": lambda of: of["progress"]["evaluations"].append([99, 0.5]),
     "an evaluation twice": lambda of: of["progress"]["evaluations"].append(of["progress"]["evaluations"][-1]),

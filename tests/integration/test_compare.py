@@ -277,17 +277,22 @@ def test_the_verb_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     for name, cell in cells(tmp_path, length="200 steps", checkpoint=checkpoint).items():
         (tmp_path / f"{name}.yaml").write_text(dump(cell))
 
-    def stop():
-        while not list((tmp_path / "found").glob("cells/full/*/checkpoints/step-*")):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
+    over = threading.Event()
 
-    thread = threading.Thread(target=stop, daemon=True)
+    def stop():
+        while not list((tmp_path / "found").glob("cells/full/*/checkpoints/step-*")) and not over.wait(0.005):
+            pass
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=stop)
     thread.start()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with pytest.raises(SystemExit) as end:
         words = [str(tmp_path / "full.yaml"), str(tmp_path / "freeze.yaml"), f"output_dir={tmp_path / 'found'}"]
         main(argv=["compare", *words])
+    over.set()
+    thread.join()
     signal.signal(signal.SIGINT, before)
     assert end.value.code == 130 and "go on with --resume" in capsys.readouterr().err
 

@@ -7,12 +7,16 @@ import os
 import shutil
 
 import pytest
+from datasets import Dataset
 
 from finetune.cli import main
 from finetune.config.foreign import resolve_run
-from finetune.errors import ConfigError, ModelError
+from finetune.data.arrow_rows import read_saved
+from finetune.errors import ConfigError, DataError, ModelError
 from finetune.hub.conversion import convert
-from finetune.models.sources import check_source
+from finetune.models.sources import check_source, resolve
+from finetune.tasks.pretrained import _timm_saved
+from tests.forked import ended_child
 from tests.runs import config, run, text_task
 from tests.tiny_models import save_text_folder, save_timm_folder
 
@@ -57,7 +61,35 @@ def pickled(folder):
     (folder / "model.safetensors").write_bytes(b"PK\x03\x04" + bytes(100))
 
 
+def large_configuration(folder):
+    """Too large for a look, and transformers would open the pickle."""
+    renamed_weights(folder, "adapter_model.bin")
+    path = folder / "config.json"
+    path.write_text(" " * (17 * 2**20) + path.read_text())
+
+
+def many_labels(folder):
+    settings = json.loads((folder / "config.json").read_text()) | {"num_labels": 10**10}
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+def linked_templates(folder):
+    (folder.parent / "templates").mkdir()
+    (folder / "additional_chat_templates").symlink_to("../templates")
+
+
+def linked_template(folder):
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "a.jinja").symlink_to("/etc/passwd")
+
+
 OUT_OF_IT = {
+    "large-config": (large_configuration, "config.json is larger than 16,777,216 bytes"),
+    "many-labels": (many_labels, "config.json has num_labels: 10000000000, at most 1,000,000"),
+    "pipe": (lambda f: os.mkfifo(f / "added_tokens.json"), "added_tokens.json is no file"),
+    "link-codes": (lambda f: (f / "bpe.codes").symlink_to("/etc/passwd"), "bpe.codes is a link out of it"),
+    "link-templates": (linked_templates, "additional_chat_templates is a link out of it"),
+    "link-template": (linked_template, "a.jinja is a link out of it"),
     "index-parent": (lambda f: index(f, "../outside.safetensors"), "no safetensors file in it: '../outside"),
     "index-absolute": (lambda f: index(f, str(f.parent / "outside.safetensors")), "no safetensors file in it"),
     "index-pickle": (lambda f: index(f, "pytorch_model.bin"), "no safetensors file in it"),
@@ -93,6 +125,7 @@ def test_what_is_not_weights_may_be_missing_for_scratch_but_leads_nowhere_either
 
 def test_links_within_a_folder_and_within_the_cache_of_the_hub_are_as_good_as_files(folder):
     snapshot = folder.parent / "models--user--name" / "snapshots" / ("a" * 40)
+    (folder / "logs").symlink_to("/tmp")  # of no library
     blobs = snapshot.parent.parent / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
@@ -101,6 +134,28 @@ def test_links_within_a_folder_and_within_the_cache_of_the_hub_are_as_good_as_fi
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     assert check_source(str(snapshot), processor="tokenizer").is_folder
     linked(snapshot, "config.json", "../../../outside.json")
+    with pytest.raises(ModelError, match="config.json is a link out of it"):
+        check_source(str(snapshot), processor="tokenizer")
+
+
+def test_a_configuration_of_timm_that_is_a_pipe_is_not_waited_for(models, tmp_path):
+    shutil.copytree(models / "timm", tmp_path / "timm")
+    (tmp_path / "timm" / "config.json").unlink()
+    os.mkfifo(tmp_path / "timm" / "config.json")
+    place = resolve(f"timm:{tmp_path / 'timm'}")
+    assert ended_child(lambda: raised(ModelError, _timm_saved, place)).code == 0
+
+
+def raised(kind, work, *arguments):
+    with pytest.raises(kind, match=r"config\.json is no file"):
+        work(*arguments)
+
+
+def test_a_folder_that_is_only_called_like_the_cache_is_as_any_other(folder):
+    snapshot = folder.parent / "snapshots" / "mine"
+    snapshot.parent.mkdir()
+    folder.rename(snapshot)
+    linked(snapshot, "config.json", "../../outside.json")
     with pytest.raises(ModelError, match="config.json is a link out of it"):
         check_source(str(snapshot), processor="tokenizer")
 
@@ -218,6 +273,19 @@ def test_the_vocabulary_of_a_tokenizer_comes_from_its_folder(folder, tmp_path):
     run(made.task, length="1 steps", output_dir=str(tmp_path / "run"))
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or b"canary-of-a-file" not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["../outside.arrow", "/outside.arrow", "link.arrow"])
+def test_a_saved_data_set_has_its_rows_in_its_folder(name, tmp_path):
+    saved = tmp_path / "saved"
+    Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}).save_to_disk(saved)
+    (saved / "data-00000-of-00001.arrow").rename(tmp_path / "outside.arrow")
+    (saved / "link.arrow").symlink_to(tmp_path / "outside.arrow")
+    state = json.loads((saved / "state.json").read_text())
+    state["_data_files"] = [{"filename": f"{tmp_path}{name}" if name.startswith("/") else name}]
+    (saved / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DataError, match="names a file that is not in that folder"):
+        read_saved(saved, "saved")
 
 
 def test_labels_are_no_paths(tmp_path):

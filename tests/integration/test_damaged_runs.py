@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from finetune.policies import Checkpointing
 from finetune.tasks.data_map import DataMap
 from tests.distributed.two_ranks import on_ranks
 from tests.forked import ended_child
+from tests.integration.test_checkpoint_contents import rewrite, without_a_weight
 from tests.integration.test_resume import finished
 from tests.runs import config, digest, history, run, text_task, weights
 
@@ -163,11 +166,15 @@ def test_a_refused_resume_gives_the_folder_back(place, folder):
 BEST = {"evaluate_every": "2 steps", "checkpoint": Checkpointing(every="10 steps", keep_last=1)}
 
 
+def rot(folder: Path) -> None:
+    (folder / "checkpoints" / "step-000004" / "model.safetensors").write_bytes(b"rot")
+
+
 class Rotting:
     """The scores of the evaluations are as given; before the last of them the best checkpoint rots on the disk."""
 
-    def __init__(self, task, folder: Path, *, rots: bool = True):
-        self.task, self.folder, self.rots = task, folder, rots
+    def __init__(self, task, folder: Path, *, rot: Callable[[Path], None] = rot):
+        self.task, self.folder, self.rot = task, folder, rot
         self.scores = iter([0.1, 0.9, 0.2, 0.3, 0.4, 0.5])
 
     def __getattr__(self, name):
@@ -176,9 +183,8 @@ class Rotting:
         return getattr(self.task, name)
 
     def score(self, predictions):
-        path = self.folder / "checkpoints" / "step-000004" / "model.safetensors"
-        if self.rots and path.exists():
-            path.write_bytes(b"rot")
+        if (self.folder / "checkpoints" / "step-000004").exists():
+            self.rot(self.folder)
         return {**self.task.score(predictions), "accuracy": next(self.scores)}
 
 
@@ -202,5 +208,14 @@ def test_all_ranks_take_the_last_weights_when_the_best_are_damaged(tmp_path, sha
 
 
 def test_the_best_weights_are_used_where_nothing_is_wrong(tmp_path):
-    result = run(Rotting(text_task(tmp_path), tmp_path / "run", rots=False), output_dir=str(tmp_path / "run"), **BEST)
+    task = Rotting(text_task(tmp_path), tmp_path / "run", rot=lambda folder: None)
+    result = run(task, output_dir=str(tmp_path / "run"), **BEST)
     assert result.best["step"] == 4 and result.best["accuracy"] == 0.9
+
+
+def test_best_weights_that_lack_one_are_not_put_into_the_last(tmp_path):
+    """With checksums that are right: half of the one and half of the other would be the result."""
+    lacking = partial(rewrite, step=4, change=without_a_weight)
+    task = Rotting(text_task(tmp_path), tmp_path / "run", rot=lacking)
+    with pytest.warns(UserWarning, match=r"best weights \(step 4\) cannot be read: model\.safetensors: .*missing"):
+        assert run(task, output_dir=str(tmp_path / "run"), **BEST).best["step"] == 10

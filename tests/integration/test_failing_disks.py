@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -22,7 +22,7 @@ from finetune.checkpoints.reading import newest_good
 from finetune.errors import PreemptedError
 from finetune.policies import Checkpointing
 from finetune.speed import Speed
-from tests.forked import Acting, Ended, ended_child, ended_ranks, told_by_child
+from tests.forked import Acting, Ended, ended_child, ended_ranks, side_by_side, told_by_child
 from tests.integration.test_resume import finished
 from tests.runs import run, text_task
 
@@ -111,34 +111,52 @@ def points(names: list[str]) -> list[int]:
     return found
 
 
-def failing(place: Path, path: Path, at: int, fault: str, speed: Speed, *, lasting: bool) -> Ended:
+class Fault(NamedTuple):
+    """What fails, and where."""
+
+    start: str  # of ``begun``
+    way: str
+    at: int  # the number of the operation
+    operation: str
+    kind: str
+    lasting: bool
+
+
+def failing(place: Path, path: Path, fault: Fault) -> Ended:
     """How a run ends on whose disk an operation fails, and each one after it if that lasts."""
-    number = getattr(errno, fault)
+    number, struck = getattr(errno, fault.kind), path.parent / "struck"
 
     def act(now: int, name: str) -> None:
-        if now == at or (lasting and now > at and name != "close"):
+        if now == fault.at or (fault.lasting and now > fault.at and name != "close"):
+            struck.touch()
             raise OSError(number, os.strerror(number))
 
     def work() -> None:
         at_every_operation(act)
-        go(place, path, speed=speed)
+        go(place, path, speed=WAYS[fault.way])
 
-    return ended_child(work)
+    ended = ended_child(work)
+    assert struck.exists()
+    return ended
 
 
-def check(place: Path, whole: tuple, start: Path | None, speed: Speed, at: int, fault: str, *, lasting: bool) -> int:
-    with tempfile.TemporaryDirectory(dir=place) as folder:
-        path = copied(start, Path(folder) / "run")
-        ended = failing(place, path, at, fault, speed, lasting=lasting)
-        assert_told(ended)
-        assert_good(path, 3 if start is not None else 0)
-        if ended.code == 74:
-            assert ended.err.splitlines()[-1].startswith("error: ")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what the fault cost
-                go(place, path)
-        assert finished(path) == whole, ended.err
-        return ended.code
+def check(place: Path, whole: tuple, begun: dict[str, Path | None], fault: Fault) -> int:
+    """The exit code of the run that it struck."""
+    try:
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            path = copied(begun[fault.start], Path(folder) / "run")
+            ended = failing(place, path, fault)
+            assert_told(ended)
+            assert_good(path, 3 if begun[fault.start] is not None else 0)
+            if ended.code == 74:
+                assert ended.err.splitlines()[-1].startswith("error: ")
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of what the fault cost
+                    go(place, path)
+            assert finished(path) == whole, ended.err
+            return ended.code
+    except AssertionError as error:
+        raise AssertionError(f"{fault}: {error}") from error
 
 
 def assert_told(ended: Ended) -> None:
@@ -154,40 +172,38 @@ def assert_good(path: Path, least: int) -> None:
     assert (found.step if found is not None else 0) >= least
 
 
-def cases(place: Path, begun: dict[str, Path | None], way: str) -> Iterator[tuple[str, int, str, str, bool]]:
+def faults(place: Path, begun: dict[str, Path | None], way: str) -> list[Fault]:
     """Every operation of a new run and of a resumed one with every fault, once or for good."""
-    for name, start in begun.items():
-        names = operations(place, start, WAYS[way])
+    found = []
+    for start, path in begun.items():
+        names = operations(place, path, WAYS[way])
         assert len(points(names)) > 100
         for at in points(names):
-            for number, fault in enumerate(FAULTS):
-                yield name, at, names[at], fault, (at + number) % 2 == 0
+            for number, kind in enumerate(FAULTS):
+                found.append(Fault(start, way, at, names[at], kind, lasting=(at + number) % 2 == 0))
+    return found
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fault_at_any_operation(place, whole, begun, way):
     """One of each kind of operation, drawn with its fault; all of them are a drill."""
-    todo = list(cases(place, begun, way))
+    todo = faults(place, begun, way)
     random.Random(way).shuffle(todo)
-    chosen = {case[2]: case for case in todo}
+    chosen = {fault.operation: fault for fault in todo}
     assert len(chosen) >= 13
-    for name, at, operation, fault, lasting in chosen.values():
-        try:
-            check(place, whole, begun[name], WAYS[way], at, fault, lasting=lasting)
-        except AssertionError as error:
-            raise AssertionError(f"{name} {way} {operation} {at} {fault} lasting={lasting}: {error}") from error
+    for fault in chosen.values():
+        check(place, whole, begun, fault)
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kind", FAULTS)
 @pytest.mark.parametrize("way", WAYS)
-def test_each_fault_at_each_operation(place, whole, begun, way, fault):
-    for name, at, operation, kind, lasting in cases(place, begun, way):
-        if kind == fault:
-            try:
-                check(place, whole, begun[name], WAYS[way], at, fault, lasting=lasting)
-            except AssertionError as error:
-                raise AssertionError(f"{name} {way} {operation} {at} {fault} lasting={lasting}: {error}") from error
+def test_each_fault_at_each_operation(place, whole, begun, way, kind):
+    todo = [fault for fault in faults(place, begun, way) if fault.kind == kind]
+    codes = side_by_side(lambda fault: check(place, whole, begun, fault), todo, seconds=7200)
+    assert len(codes) == len(todo) > 400
+    print({code: codes.count(code) for code in sorted(set(codes))})
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from __future__ import annotations
 import resource
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from finetune.checkpoints.reading import newest_good
 from finetune.errors import PreemptedError
+from finetune.policies import Checkpointing
 from tests.forked import Acting, ended_child
 from tests.integration.test_signals import (
     folder,
@@ -70,3 +72,44 @@ def test_a_disk_full_at_the_very_end(task, folder, whole):
     assert ended.code == 74 and ended.err.count("\n") == 1 and "Free some space" in ended.err
     go_on(task, folder)
     assert without_evaluation(left(folder)) == without_evaluation(whole)
+
+
+def test_a_disk_full_at_the_last_file_of_the_model(task, folder, whole):
+    """Which the tokenizer writes, whose library has no OSError."""
+    with pytest.raises(PreemptedError):
+        go(Acting(task), folder, stop_at=10)
+
+    def limited():
+        save = PreTrainedTokenizerBase.save_pretrained
+
+        def save_limited(tokenizer, *arguments, **options):
+            limit(1_000)  # enough for its configuration
+            try:
+                return save(tokenizer, *arguments, **options)
+            finally:
+                limit(resource.RLIM_INFINITY)
+
+        PreTrainedTokenizerBase.save_pretrained = save_limited
+        go_on(task, folder)
+
+    ended = ended_child(limited)
+    assert ended.code == 74 and ended.err.count("\n") == 1 and "File too large" in ended.err, ended.err
+    assert last_line(folder) == ("failed", 74)
+    assert not list(folder.glob("*model*"))
+    go_on(task, folder)
+    assert without_evaluation(left(folder)) == without_evaluation(whole)
+
+
+class Flickering(Acting):
+    """Every other save finds the disk full."""
+
+    def forward(self, model, batch, progress):
+        if model.training:
+            limit(resource.RLIM_INFINITY if progress.step % 2 else 10_000)
+        return super().forward(model, batch, progress)
+
+
+def test_failures_that_are_not_in_a_row_end_nothing(task, folder, whole):
+    ended = ended_child(lambda: go(Flickering(task), folder, checkpoint=Checkpointing(every="1 steps")))
+    assert ended.code == 0 and ended.err.count("could not be written") == 5, ended.err
+    assert left(folder)[:1] == whole[:1]

@@ -13,11 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 import finetune
 from finetune.checkpoints.run_folder import open_run_folder
 from finetune.cli import main
 from finetune.config.dumping import dump
+from finetune.precision import Precision
+from finetune.training.placement import placed
 from tests.forked import Acting, Child, ended_child
 from tests.integration.test_signals import folder, go, go_on, landed, left, place, task, whole
 from tests.runs import config
@@ -56,7 +59,12 @@ def environment(**changed):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_SAYS)}
     if "cpu" in str(changed):
         clean["ACCELERATE_USE_CPU"] = "true"
-    return {**clean, "PYTHONPATH": str(TREE), "CUDA_VISIBLE_DEVICES": "", **changed}
+    return {
+        **clean,
+        "PYTHONPATH": os.pathsep.join((str(TREE), os.environ["PYTHONPATH"])),
+        "CUDA_VISIBLE_DEVICES": "",
+        **changed,
+    }
 
 
 def recipe_file(folder, task):
@@ -126,6 +134,20 @@ def test_variables_that_would_change_the_run_are_refused(folder, task, whole, na
     variables = variables or given_by_accelerate(*words[len(ACCELERATE) :])
     ended = ended_launch(folder, task, variables)
     assert ended.code == 2 and ended.err.count("\n") == 1 and expected in ended.err and not folder.exists()
+
+
+def test_processes_that_would_each_train_alone_are_refused():
+    """Whatever it was that made Accelerate see fewer than there are."""
+
+    def alone():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        os.environ.update(WORLD_SIZE="2", RANK="0", LOCAL_RANK="0", ACCELERATE_USE_CPU="true")
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="0")  # which Accelerate asks for
+        with placed(Precision()):
+            raise AssertionError("one of two was let through")
+
+    ended = ended_child(alone)
+    assert ended.code == 2 and "2 processes were launched, but each would train alone" in ended.err, ended
 
 
 def test_one_process_of_a_launcher_is_not_refused(folder, task):

@@ -71,25 +71,31 @@ def test_a_lost_loader_process_is_one_line(task, folder, whole):
     assert left(folder) == whole
 
 
-def test_a_signal_to_all_processes_of_a_run(task, folder, whole):
-    """As schedulers send it: the loader processes leave it to the run."""
+def test_signals_to_all_processes_of_a_run(task, folder, whole):
+    """As a scheduler sends one, and a launcher below it another: the loader processes leave it to the run."""
+
+    def both():
+        for _ in range(2):
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(0.2)  # two at once are one
 
     def grouped():
         os.setpgid(0, 0)
-        go(Acting(task, 4, lambda: os.killpg(0, signal.SIGTERM)), folder, workers=2)
+        go(Acting(task, 4, both), folder, workers=2)
 
     assert ended_child(grouped).code == 75
     go_on(task, folder)
     assert left(folder) == whole
 
 
-def test_loader_processes_end_with_a_killed_run(task, folder):
-    """At once: by themselves they look for it every five seconds."""
+def test_loader_processes_end_with_a_killed_run(task, folder, monkeypatch):
+    """At once: by themselves they look for it every five seconds, and here once an hour."""
+    monkeypatch.setattr("torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL", 3600)
     read, write = os.pipe()  # closes when the last process is gone
     child = Child(lambda: go(Acting(task, 4, send(signal.SIGKILL)), folder, workers=2))
     os.close(write)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert select.select([read], [], [], 3)[0]
+    assert select.select([read], [], [], 30)[0]
     os.close(read)
     assert child.wait().code == -signal.SIGKILL
 
@@ -121,7 +127,8 @@ def test_a_loader_process_killed_over_an_example_names_it(task, folder):
     go_on(task, folder, **one)
 
 
-def test_a_loader_process_that_hangs_names_its_example_and_is_ended(task):
+def test_a_loader_process_that_hangs_names_its_example_and_is_ended(task, monkeypatch):
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # torch waits so long for each
     store = Doing(task.load_split("train"), hang)
     made = updates(store, lambda step: [[Draw(0, 0, BAD - 2 + step)]], steps=range(9), workers=2, timeout_s=2)
     began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from finetune.strategies import GradualUnfreeze
 from finetune.tasks.data_map import DataMap
 from finetune.training.fit import plan_run
 from tests.distributed.two_ranks import on_ranks
+from tests.forked import Acting
 from tests.integration.test_resume import check
-from tests.poisoned import PLACES, WEIGHT, Poisoned, Watched
+from tests.poisoned import NAN, PLACES, WEIGHT, Poisoned, Watched
 from tests.runs import Exact, assert_close, config, digest, history, run, text_task, weights
 from tests.unit.test_prefix import Course, phase
 
 POLICIES = ("stop", "skip", "rollback")
 BAD, BACK = 3, 2  # the update, and the step that was saved last before it
 EVERY = Checkpointing(every="2 steps", keep_last=9)
+LATE = {"evaluate_every": "10 steps"}
 SHORT: dict[str, Any] = {
     "length": "5 steps",
     "evaluate_every": "5 steps",
@@ -61,6 +64,8 @@ def check_outcome(found: dict[str, Any], folder: Path, place: str, policy: str) 
         assert max(seen) == BAD and ended == "diverged" and not log
         assert f"update {BAD}: " in found["said"] and "Its training examples are [" in found["said"]
         assert (named in found["said"]) == (place != "loss")
+        remedy = "rollback" if place == "parameter" else "skip"
+        assert (f"--resume and non_finite: {remedy}, or" in found["said"]) == (policy == "stop")
         return
     assert not found["said"] and found["not_finite"] == (1, 0) and ended == "finished"
     (line,) = log
@@ -152,6 +157,48 @@ def test_frozen_layers_that_went_back_are_computed_anew(tmp_path):
     assert_close(weights(results["memory"].model), weights(results["off"].model))
     losses = [[each["loss"] for each in result.state.metrics.values()] for result in results.values()]
     assert losses[0] == pytest.approx(losses[1], rel=1e-8)
+
+
+class Spoiling(Acting):
+    """An update whose figures are all right leaves a weight that is not; it is saved before the next one shows it."""
+
+    def forward(self, model, batch, progress):
+        if progress.step == self.step and model.training:
+            weight = next(each for name, each in model.named_parameters() if name.endswith(WEIGHT))
+
+            def spoil(each):
+                handle.remove()
+                each.data.view(-1)[0] = NAN
+
+            handle = weight.register_post_accumulate_grad_hook(spoil)
+        return self.task.forward(model, batch, progress)
+
+
+@pytest.mark.parametrize("policy", ["rollback", "stop"])
+def test_spoiled_weights_replace_no_checkpoint(tmp_path, policy):
+    """Not even where only one is kept, so that there is one to go back to."""
+    task, folder = text_task(tmp_path), tmp_path / "run"
+    settings = {"checkpoint": replace(EVERY, keep_last=1, keep_best=0), "output_dir": str(folder), **LATE}
+    spoiled = f"step 6 is not worth keeping .{WEIGHT} is not finite.; the newest one is: step 4"
+    with pytest.warns(UserWarning, match=spoiled):
+        if policy == "stop":
+            with pytest.raises(DivergedError, match=f"update 6: .*The weight {WEIGHT} is not finite"):
+                run(Spoiling(task, 5), **settings)
+            assert [path.name for path in folder.glob("checkpoints/step-*")] == ["step-000004"]
+            assert run(Spoiling(task), existing="resume", **settings).state.not_finite == (0, 0)
+            return
+        state = run(Spoiling(task, 5), non_finite=NonFinite(policy), **settings).state
+    (line,) = [line["bad_update"] for line in history(folder) if "bad_update" in line]
+    assert (line["update"], line["back_to_step"], state.not_finite, state.step) == (6, 4, (1, 0), 10)
+
+
+def test_a_run_does_not_finish_with_spoiled_weights(tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(
+        DivergedError, match=f"step 10 is not worth keeping .{WEIGHT} is not finite.*newest one is: st"
+    ):
+        run(Spoiling(text_task(tmp_path), 9), checkpoint=EVERY, output_dir=str(folder), **LATE)
+    assert history(folder)[-1]["ended"] == "diverged" and not (folder / "model").exists()
 
 
 def test_so_many_in_a_row_are_skipped_and_no_more(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
 import shutil
@@ -10,11 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xxhash
+from safetensors.torch import load_file
 
 from finetune.cached_arrays import ArrayCache
 from finetune.cli import main
 from finetune.config import dump
+from finetune.errors import ModelError
 from finetune.hub import reload
+from finetune.models import from_timm
+from finetune.models.loading import load_text_classifier
+from finetune.models.sources import resolve
 from finetune.policies import Checkpointing
 from finetune.running import prepare, train
 from finetune.speed import Speed
@@ -126,6 +134,107 @@ def test_in_place_of_an_adapter(place, cli, noted):
     assert_nothing_ran(noted)
 
 
+ELSEWHERE = {"prompt_tuning_init": "ONLY_SOURCE_SHARED", "prompt_tuning_init_state_dict_path": "elsewhere.bin"}
+ADAPTERS = {
+    "of-prompts": {"peft_type": "MULTITASK_PROMPT_TUNING", "num_virtual_tokens": 2, **ELSEWHERE},
+    "of-adapters": {"peft_type": "XLORA", "hidden_size": 32, "use_cache": False, "adapters": {"a": "elsewhere"}},
+    "of-a-module": {"megatron_config": {"a": 1}, "megatron_core": "megatron.evil"},
+    "of-nothing": {"peft_type": None},
+    "of-several": {"peft_type": ["LORA"]},
+}
+
+
+@pytest.mark.parametrize("case", ADAPTERS)
+def test_an_adapter_opens_no_other_file(case, place, cli, noted):
+    plant("elsewhere.bin")
+    plant("elsewhere/adapter_model.bin")
+    path = Path("lora/model/adapter_config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | ADAPTERS[case]))
+    for words in (["evaluate", "lora", "--split", "validation"], ["publish", "lora", "user/name", "--dry-run"]):
+        code, err = cli(*words)
+        assert code in (2, 69) and "is not read here" in err and err.count("\n") == 1, err
+    assert_nothing_ran(noted)
+
+
+def test_an_adapter_that_does_not_fit_is_one_message(place, cli, noted):
+    path = Path("lora/model/adapter_config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"r": 3}))
+    code, err = cli("evaluate", "lora", "--split", "validation")
+    assert code == 2 and "cannot be loaded" in err and err.count("\n") == 1, err
+
+
+def named_by_the_index(folder):
+    names = load_file(folder / "model.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../../elsewhere.bin")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+
+
+def named_by_the_configuration(folder):
+    settings = json.loads((folder / "config.json").read_text()) | {"transformers_weights": "adapter_model.bin"}
+    (folder / "config.json").write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize("breaks", [named_by_the_index, named_by_the_configuration])
+def test_what_is_published_names_no_weights_elsewhere(breaks, place, cli, noted):
+    """The fresh process that opens them once more would read them."""
+    breaks(Path("done/model"))
+    plant("elsewhere.bin")
+    code, err = cli("publish", "done", "user/name", "--dry-run")
+    assert code == 69 and "names weights that are no safetensors file in it" in err, err
+    breaks(Path("bert"))
+    code, err = cli("publish", "lora", "user/name", "--dry-run")
+    assert code == 69 and "model folder 'bert' names weights" in err, err
+    assert_nothing_ran(noted)
+
+
+def test_a_published_folder_is_opened_without_asking_for_trust(place, monkeypatch, noted):
+    """transformers asks on the terminal, and takes a "y" from a pipe."""
+    settings = json.loads(Path("bert/config.json").read_text())
+    settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}
+    Path("bert/config.json").write_text(json.dumps(settings))
+    Path("bert/evil.py").write_text("open('payload-ran', 'w')\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    options = {"library": "transformers", "kind": "SequenceClassification", "classes": 2}
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        reload.load(Path("lora/model"), base="bert", **options)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        reload.load(Path("bert"), base="", **options)
+    assert_nothing_ran(noted)
+
+
+def test_weights_of_timm_that_are_only_a_pickle_are_refused():
+    with pytest.raises(ModelError, match=r"only as a pickle \(https://.*\.pth\)"):
+        from_timm._check_no_pickle(resolve("timm:legacy_senet154"))
+    from_timm._check_no_pickle(resolve("timm:resnet18"))
+
+
+def on_the_hub(folder, monkeypatch):
+    """The folder as ``user/name`` in the cache of the Hub."""
+    snapshot = Path("hub/models--user--name/snapshots", "a" * 40).absolute()
+    shutil.copytree(folder, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(Path("hub").absolute()))
+    return snapshot
+
+
+def test_the_base_of_an_adapter_is_found_on_the_hub_with_timm_too(place, monkeypatch):
+    save_timm_folder(Path("timm"))
+    on_the_hub(Path("timm"), monkeypatch)
+    assert reload._base("timm:user/name", library="timm", kind="ImageClassification", classes=3).num_classes == 3
+
+
+def test_an_index_on_the_hub_that_names_pickles(place, monkeypatch, noted):
+    snapshot = on_the_hub(Path("bert"), monkeypatch)
+    (snapshot / "model.safetensors").unlink()
+    (snapshot / "model.safetensors.index.json").write_text(SHARDS)
+    plant(snapshot / "pytorch_model-00001-of-00001.bin")
+    with pytest.raises(ModelError, match="names weights that are no safetensors: 'pytorch_model-00001-of-00001.bin'"):
+        load_text_classifier("user/name", num_labels=2)
+    assert_nothing_ran(noted)
+
+
 def test_in_a_checkpoint(place, cli, noted):
     """Beside its files, where others keep them, and in place of each of them."""
     unfinished()
@@ -140,7 +249,7 @@ def test_in_a_checkpoint(place, cli, noted):
             plant(Path("cut", newest, slot))
         plant(Path("cut", newest, name))
         code, err = cli("train", "./cut.yaml", "--resume")
-        assert code == 0 and "passed over the checkpoint" in err, (name, err)
+        assert code == 0 and "passed over the checkpoint" in err and "\ngoing on after step " in err, (name, err)
     assert_nothing_ran(noted)
 
 
@@ -164,6 +273,19 @@ def test_in_an_entry_of_the_cache(place, noted):
             assert ArrayCache(Path("cache"), max_bytes=10**6).find("0123456789abcdef") is None
     assert len(files) > 1
     assert_nothing_ran(noted)
+
+
+def test_an_array_of_the_cache_is_of_numbers(place):
+    """One of objects is one of addresses, which its file could name."""
+    cache = ArrayCache(Path("cache"), max_bytes=10**6)
+    cache.create("0123456789abcdef", {"ids": ((5, 3), np.dtype(np.int64))}).commit()
+    (path,) = Path("cache").rglob("manifest.json")
+    document = json.loads(path.read_text())
+    document["manifest"]["arrays"]["ids"]["dtype"] = "|O"
+    document["checksum"] = xxhash.xxh3_128_hexdigest(json.dumps(document["manifest"], sort_keys=True).encode())
+    path.write_text(json.dumps(document))
+    with pytest.warns(UserWarning, match="no array of numbers"):
+        assert ArrayCache(Path("cache"), max_bytes=10**6).find("0123456789abcdef") is None
 
 
 @pytest.mark.parametrize("slot", ["tokenizer.json", "config.json", "tokenizer_config.json"])

@@ -32,6 +32,7 @@ def online(monkeypatch):
     """Only a loopback server is met; huggingface_hub's own waits are cut to nothing."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)  # once a process, by another way
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -205,6 +206,9 @@ def test_links_are_refused(small):
     [
         ("config.json", '{"_name_or_path": "/srv/models/bert"}', "config.json: an absolute path in _name_or_path"),
         ("adapter_config.json", '{"a": [{"b": "C:\\\\x\\\\y"}]}', "adapter_config.json: an absolute path in a.b"),
+        ("config.json", '{"where": "/srv/My Models/bert"}', "config.json: an absolute path in where"),
+        ("config.json", '{"where":', "config.json is not JSON that can be read"),
+        ("config.json", "[" * 100_000, "config.json is not JSON that can be read"),
         ("README.md", f"see {Path.cwd()}/x.csv", "README.md: a path of this machine"),
         ("README.md", "hf_" + "a" * 34, "README.md: an access token"),
         ("vocab.txt", "a\ncanary-of-the-env\nb", "vocab.txt: an access token or another secret"),
@@ -222,6 +226,17 @@ def test_what_is_private_is_refused_without_showing_it(small, monkeypatch, name,
     with pytest.raises(PublishError, match=re.escape(message)) as fault:
         check_private(small, contents(small).files, run=small)
     assert "canary" not in str(fault.value) and "aaaa" not in str(fault.value) and "/srv" not in str(fault.value)
+
+
+def test_a_user_who_is_called_the_same_on_the_hub_may_publish(small, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "user1")
+    (small / "README.md").write_text("Load it with from_pretrained('user1/mine')")
+    (small / "config.json").write_text("{}")
+    (small / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    names = contents(small).files
+    check_private(small, names, run=small, owner="user1")
+    with pytest.raises(PublishError, match=r"README.md: the name of this user\nEdit these files in .*model "):
+        check_private(small, names, run=small, owner="somebody")
 
 
 def test_a_damaged_model_is_refused(text_run, tmp_path):

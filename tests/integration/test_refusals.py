@@ -179,11 +179,12 @@ def test_a_run_config_is_the_arguments_of_fit():
         assert (default is inspect.Parameter.empty and made is dataclasses.MISSING) or default == made, field.name
 
 
-def test_fsdp1_without_a_gpu_is_a_mistake_of_the_launch_and_no_crash(tmp_path, monkeypatch):
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_fsdp_without_a_gpu_is_a_mistake_of_the_launch_and_no_crash(tmp_path, monkeypatch, version):
     if torch.cuda.is_available():
-        pytest.skip("FSDP1 starts on a GPU")
+        pytest.skip("FSDP starts on a GPU")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_VERSION", "1")
+    monkeypatch.setenv("FSDP_VERSION", version)
     monkeypatch.setenv("FSDP_SYNC_MODULE_STATES", "true")  # as the launcher has it; for this it looks for a GPU
     with pytest.raises(LaunchError, match="FSDP was asked for, but Accelerate ignores it on a CPU"):
         plan_run(config(text_task(tmp_path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from itertools import product
 
@@ -14,6 +15,7 @@ from finetune.optimizers import AdamW
 from finetune.policies import Checkpointing, EarlyStopping
 from finetune.precision import Precision
 from finetune.strategies import Freeze, GradualUnfreeze
+from tests.forked import Acting, ended_child
 from tests.runs import STRATEGIES, digest, history, image_task, run, text_task
 
 ORDERS = {
@@ -146,6 +148,16 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert finished(tmp_path / "cut") == finished(tmp_path / "whole")
 
 
+def test_what_a_resume_changes_stands_in_the_folder(tmp_path):
+    """Some settings may change under way, as they change no result."""
+    task, folder = text_task(tmp_path), tmp_path / "run"
+    with pytest.raises(PreemptedError):
+        run(task, output_dir=str(folder), stop_at=5)
+    run(task, output_dir=str(folder), existing="resume", log_every="1 steps", checkpoint=Checkpointing(keep_last=7))
+    stored = json.loads((folder / "config.yaml").read_text())
+    assert stored["log_every"] == "1 steps" and stored["checkpoint"]["keep_last"] == 7
+
+
 def test_finished_run_is_not_run_again(tmp_path):
     task = text_task(tmp_path)
     run(task, output_dir=str(tmp_path / "run"))
@@ -153,6 +165,24 @@ def test_finished_run_is_not_run_again(tmp_path):
     with pytest.raises(RunFolderError, match="finished"):
         run(task, output_dir=str(tmp_path / "run"), existing="resume")
     assert history(tmp_path / "run") == before
+
+
+def test_a_run_that_ends_while_the_model_is_loaded_is_not_ended_again(tmp_path):
+    """Both processes find it unfinished, and the slower one gets the lock when the other is through."""
+    task, folder = text_task(tmp_path), tmp_path / "run"
+    with pytest.raises(PreemptedError):
+        run(Acting(task), output_dir=str(folder), stop_at=8)
+    left = []
+
+    class Slow(Acting):
+        def load_model(self):
+            assert ended_child(lambda: run(Acting(task), output_dir=str(folder), existing="resume")).code == 0
+            left.append((folder / "log.jsonl").read_bytes())
+            return self.task.load_model()
+
+    with pytest.raises(RunFolderError, match="holds a finished run"):
+        run(Slow(task), output_dir=str(folder), existing="resume")
+    assert [(folder / "log.jsonl").read_bytes()] == left
 
 
 def test_diverging_run_keeps_its_last_good_checkpoint(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -228,6 +229,14 @@ def test_what_is_exported_names_no_user_no_host_and_no_path(place, monkeypatch):
         ("https://host/x?a=1&access_token=s3cr3t&b=2", "https://host/x?a=1&access_token=***&b=2"),
         ("https://host/x?X-Amz-Signature=abc#y", "https://host/x?X-Amz-Signature=***#y"),
         ("hf_" + "a" * 34 + "!", "***!"),
+        ("ASIA" + "A" * 16 + " glpat-" + "a" * 20, "*** ***"),
+        ("https://me:p/w@host/x", "https://***@host/x"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("https://host/x?a=1;pwd=s3cr3t#access_token=s3cr3t", "https://host/x?a=1;pwd=***#access_token=***"),
+        ("{'Authorization': 'Bearer s3cr3t'}", "{'Authorization': 'Bearer ***'}"),
+        ("Proxy-Authorization: Basic bWU6cHc=", "Proxy-Authorization: Basic ***"),
+        ('hub_token=s3cr3t! {"api_key": "s3cr3t"}', 'hub_token=*** {"api_key": "***"}'),
+        ("the tokenizer's password: a, basic classification", "the tokenizer's password: a, basic classification"),
         ("google-bert/bert-base-uncased@main at https://host/a@b", "google-bert/bert-base-uncased@main at https://host/a@b"),
         ("task.data.train: 3 tokens=5, c:/x", "task.data.train: 3 tokens=5, c:/x"),
     ],
@@ -243,3 +252,11 @@ def test_a_setting_that_only_sounds_secret_is_no_secret(monkeypatch):
     assert redacted(f"false {__file__}") == f"false {__file__}"
     monkeypatch.setenv("LONG_TOKEN", "x" * 5000)
     assert redacted(json.dumps("x" * 5000)) == '"***"'
+
+
+@pytest.mark.parametrize("spelt", [str, quote, lambda text: quote(text, safe=""), json.dumps, repr])
+@pytest.mark.parametrize("name", ["A_TOKEN", "DB_PASSWD", "SSH_PASSPHRASE", "AZURE_STORAGE_KEY", "MY_CREDENTIALS"])
+def test_a_secret_is_known_however_it_is_spelt(spelt, name, monkeypatch):
+    secret = "it's/a+long\\\"secret\\n"
+    monkeypatch.setenv(name, secret)
+    assert redacted(f"see {spelt(secret)}!") in ("see ***!", "see '***'!", 'see "***"!')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from finetune.checkpoints.reading import newest_good
 from finetune.cli import main
 from finetune.errors import PreemptedError, RunFolderError
 from finetune.policies import Checkpointing
+from finetune.training.signals import StopRequests
 from tests.forked import Acting, Child, ended_child, send, told_by_child
 from tests.integration.test_resume import finished
 from tests.runs import history, run, text_task
@@ -207,6 +209,15 @@ def test_a_signal_before_training_ends_at_once(task, folder, whole, name, code):
     assert ended.code == code and ended.err.count("\n") == 1
     go(Acting(task), folder)  # the folder is as good as new
     assert left(folder) == whole
+
+
+def test_an_interrupt_that_python_drops_is_still_known():
+    """What a handler raises in a finaliser goes nowhere; the run then stops when it begins to train."""
+    requests = StopRequests()
+    with contextlib.suppress(KeyboardInterrupt):
+        requests.receive(signal.SIGINT, None)
+    requests.defer()
+    assert requests.flags() == [1, 0]
 
 
 def test_what_is_ignored_stays_ignored(task, folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from finetune.stages.planning import StagePlan, in_stage, plan_stages
 from finetune.stages.running import StageResult, run_stages
 from finetune.strategies import Freeze, GradualUnfreeze, LoRA
 from finetune.training import fit
+from tests.forked import Acting, Child
 from tests.runs import config, digest, image_task, masked_task, replaced, text_task, weights
 
 STEPS = {"length": "4 steps", "evaluate_every": "2 steps"}
@@ -172,6 +174,31 @@ def test_the_folder_of_a_series_is_guarded(tmp_path):
     assert (tmp_path / "series.old-1" / "2-probe").is_dir() and (root / "2-probe" / "model").is_dir()
 
 
+def test_a_series_that_is_running_is_left_alone(tmp_path):
+    """Nothing of it is moved aside, swept or written by a second one."""
+    ready, told = os.pipe()
+    held, release = os.pipe()
+
+    def wait():
+        os.write(told, b".")
+        os.read(held, 1)
+
+    root, run = tmp_path / "series", config(text_task(tmp_path), length="2 steps")
+    stages = [Stage("one", replace(run, task=Acting(run.task, 1, wait)))]
+    child = Child(lambda: run_stages(stages, output_dir=root, show="nothing"))
+    os.read(ready, 1)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    try:
+        for existing in ("refuse", "resume", "overwrite"):
+            with pytest.raises(RunFolderError, match=f"series is in use by process {child.pid} "):
+                run_stages(stages, output_dir=root, existing=existing, show="nothing")
+        assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    finally:
+        os.write(release, b".")
+        ended = child.wait()
+    assert ended.code == 0
+
+
 def test_a_series_on_images(tmp_path):
     task = image_task(tmp_path)
     probe = config(task, strategy=Freeze(), checkpoint=Checkpointing(keep_best=0), **STEPS)
@@ -226,7 +253,19 @@ def test_what_is_wrong_with_any_stage_is_known_before_the_first_trains(tmp_path,
         plan_stages(make(tmp_path), output_dir=tmp_path / "series")
     with pytest.raises(kind, match=expected):
         run_stages(make(tmp_path), output_dir=tmp_path / "series", show="nothing")
-    assert not (tmp_path / "series" / "1-adapt").exists()
+    assert not (tmp_path / "series").exists()
+
+
+def test_a_refused_series_moves_and_leaves_nothing(tmp_path):
+    root = tmp_path / "series"
+    root.mkdir()
+    for held in ([], ["precious.txt"]):
+        for name in held:
+            (root / name).write_text("old")
+        with pytest.raises(ConfigError, match="bleu"):
+            run_stages(wrong(tmp_path, 0, metric="bleu"), output_dir=root, existing="overwrite", config_text="a: 1\n")
+        assert os.listdir(root) == held
+    assert not list(tmp_path.glob("series.old*"))
 
 
 def test_messages_name_their_stage():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,9 @@ from finetune.tuning.reading import read_space
 from finetune.tuning.running import search_with
 from finetune.tuning.search import Search
 from tests import runs
+from tests.forked import Child
 
-TREE = Path(finetune.__file__).parents[1]
+WAIT_S = 240
 SPACE = {
     "optimizer.lr": {"low": 1e-3, "high": 1e-1, "log": True},
     "strategy": ["full", {"name": "lora", "space": {"strategy.rank": {"low": 1, "high": 4}}}],
@@ -190,26 +190,43 @@ def test_the_verb(config, cli, tmp_path):
     assert code == 2 and "space.optimizer.lr: a grid needs a step" in err
 
 
-def started(file, *words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", "from finetune.cli import main; main()", "tune", str(file), *map(str, words)],
-        cwd=TREE,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def started(file):
+    return Child(lambda: main(argv=["tune", str(file)]))
 
 
-def cut(process, folder, *, by):
-    """Wait until the first trial has a checkpoint, and stop the process."""
-    ends = time.monotonic() + 120
-    while not list(folder.glob("trials/0000/checkpoints/step-*")) and time.monotonic() < ends:
-        time.sleep(0.01)
-        assert process.poll() is None, process.communicate()
-    process.send_signal(by)
-    return process.wait(), process.communicate()[1]
+def wait_until(there, *children):
+    """What ``there`` gives, as soon as it gives something, while the children run."""
+    ends = time.monotonic() + WAIT_S
+    while not (found := there()):
+        assert time.monotonic() < ends and all(child.is_running() for child in children), [
+            child.wait(0) for child in children
+        ]
+        time.sleep(0.005)
+    return found
+
+
+def first_checkpoint(folder):
+    return list(folder.glob("trials/0000/checkpoints/step-*"))
+
+
+@contextmanager
+def stopped(folder):
+    """This process is sent SIGTERM when the first trial has a checkpoint, unless it is through by then."""
+    over = threading.Event()
+
+    def stop():
+        while not first_checkpoint(folder) and not over.wait(0.005):
+            pass
+        if not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def long(tmp_path):
@@ -224,8 +241,11 @@ def long(tmp_path):
 def test_a_trial_whose_process_was_killed_is_gone_on_with(tmp_path):
     config = long(tmp_path)
     file = yaml_of(config, tmp_path, trials=1)
-    code, err = cut(started(file), tmp_path / "s", by=signal.SIGKILL)
-    assert code == -9, err
+    child = started(file)
+    wait_until(lambda: first_checkpoint(tmp_path / "s"), child)
+    os.kill(child.pid, signal.SIGKILL)
+    ended = child.wait()
+    assert ended.code == -signal.SIGKILL, ended
     steps = [int(path.name[5:]) for path in (tmp_path / "s").glob("trials/0000/checkpoints/step-*")]
     assert 0 < max(steps) < 60
     check_goes_on(config, tmp_path)
@@ -233,17 +253,8 @@ def test_a_trial_whose_process_was_killed_is_gone_on_with(tmp_path):
 
 def test_a_trial_that_was_asked_to_stop_is_gone_on_with(tmp_path):
     config, folder = long(tmp_path), tmp_path / "s"
-
-    def stop():
-        while not list(folder.glob("trials/0000/checkpoints/step-*")):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    with pytest.raises(PreemptedError):
+    with stopped(folder), pytest.raises(PreemptedError):
         search(config, folder, trials=1)
-    thread.join()
     shown = report(config, folder)
     assert [trial.ended for trial in shown.trials] == ["running"] and "left by one that ended" in shown.warnings[0]
     check_goes_on(config, tmp_path)
@@ -252,16 +263,8 @@ def test_a_trial_that_was_asked_to_stop_is_gone_on_with(tmp_path):
 def test_the_verb_says_how_to_go_on(cli, tmp_path):
     """Not by --resume, as a run of its own would."""
     file = yaml_of(long(tmp_path), tmp_path, trials=1)
-
-    def stop():
-        while not list((tmp_path / "s").glob("trials/0000/checkpoints/step-*")):
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=stop, daemon=True)
-    thread.start()
-    code, _, err = cli("tune", file)
-    thread.join()
+    with stopped(tmp_path / "s"):
+        code, _, err = cli("tune", file)
     assert code == 75 and "the same command goes on" in err and "--resume" not in err, err
 
 
@@ -282,19 +285,14 @@ def test_of_two_processes_one_is_killed_and_the_other_ends_its_trial_too(tmp_pat
     """SIGKILL in the middle of a trial: the other goes on with it from its checkpoint, to the same bits."""
     file = yaml_of(long(tmp_path), tmp_path, space={"optimizer.lr": [1e-2, 2e-2]}, sampler="grid", trials=None)
     both = [started(file), started(file)]
-    ends = time.monotonic() + 240
-    while not (at_work := _at_work(tmp_path / "s")) and time.monotonic() < ends:
-        time.sleep(0.005)
-        assert all(process.poll() is None for process in both), [process.communicate() for process in both]
-    pid, number = at_work
-    killed, other = sorted(both, key=lambda process: process.pid != pid)
-    killed.send_signal(signal.SIGKILL)
-    assert killed.pid == pid and killed.wait() == -9
+    pid, number = wait_until(lambda: _at_work(tmp_path / "s"), *both)
+    killed, other = sorted(both, key=lambda child: child.pid != pid)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.pid == pid and killed.wait().code == -signal.SIGKILL
     there = [int(path.name[5:]) for path in (tmp_path / "s").glob(f"trials/{number:04}/checkpoints/step-*")]
     assert 0 < max(there) < 60
-    out, err = other.communicate()
-    assert other.returncode == 0 and f"trial {number} of 2 goes on" in err, err
-    killed.communicate()
+    ended = other.wait(WAIT_S)
+    assert ended.code == 0 and f"trial {number} of 2 goes on" in ended.err, ended
     trials = json.loads((tmp_path / "s" / "results.json").read_text())["trials"]
     assert [trial["ended"] for trial in trials] == ["complete"] * 2
     trial = tmp_path / "s" / "trials" / f"{number:04}"
@@ -314,12 +312,31 @@ def _at_work(folder):
     return None
 
 
+def test_a_study_that_another_process_makes_meanwhile_is_shared(config, tmp_path, monkeypatch):
+    """It was not there yet when this one looked, and it is when this one looks what else the folder holds."""
+    root, listdir, made = tmp_path / "s", os.listdir, []
+    root.mkdir()
+
+    def late(path="."):
+        if path == root and not made:
+            made.append((root / "study").mkdir())
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", late)
+    result = search(config, root, trials=1)
+    assert made and [trial.ended for trial in result.trials] == ["complete"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(RunFolderError, match="holds 'thesis.tex', which is no search of ours"):
+        search(config, tmp_path / "mine", trials=1)
+
+
 def test_processes_share_a_study(config, tmp_path):
     space = {"optimizer.lr": [1e-2, 2e-2, 3e-2, 4e-2]}
     file = yaml_of(config, tmp_path, space=space, sampler="grid", trials=None)
-    ended = [process.communicate() + (process.returncode,) for process in [started(file), started(file)]]
-    assert [code for *_, code in ended] == [0, 0], ended
-    ran = [{line.split()[1] for line in err.splitlines() if line.startswith("trial ")} for _, err, _ in ended]
+    ended = [child.wait(WAIT_S) for child in [started(file), started(file)]]
+    assert [one.code for one in ended] == [0, 0], ended
+    ran = [{line.split()[1] for line in one.err.splitlines() if line.startswith("trial ")} for one in ended]
     assert ran[0] | ran[1] == set("0123") and not ran[0] & ran[1]
     document = json.loads((tmp_path / "s" / "results.json").read_text())
     assert [trial["ended"] for trial in document["trials"]] == ["complete"] * 4

@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import transformers
+from packaging.version import Version
 
 from finetune.config.recipe_files import list_recipes, load_recipe, shipped_recipes
 from finetune.speed import PLAIN
@@ -25,6 +27,7 @@ from tests.runs import (
 )
 
 GOLDEN = "tests/golden"
+MEASURED_ON = Version("5.23")  # of transformers; 5.17 draws other random weights for a ViT, hence for the tiny ones
 CASES = [(path.stem, name) for path in shipped_recipes() for name in [found.name for found in list_recipes(path)]]
 TINY = {
     "text_classification": text_task,
@@ -47,6 +50,8 @@ def _tiny(task, folder):
 @pytest.mark.parametrize("way", ["plain", "fast"])
 @pytest.mark.parametrize(("recipe", "function"), CASES)
 def test_losses_are_the_golden_ones(tmp_path, pytestconfig, recipe, function, way):
+    if recipe.startswith("vit_") and Version(transformers.__version__) < MEASURED_ON:
+        pytest.skip(f"the tiny ViTs of transformers {transformers.__version__} start from other weights")
     config = load_recipe(recipe, function=function).build()
     settings = vars(config) | {
         "task": _tiny(config.task, tmp_path),

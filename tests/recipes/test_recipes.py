@@ -68,7 +68,7 @@ def test_a_recipe_file_is_a_door(file):
     assert all(found.summary for found in list_recipes(file))
 
 
-@pytest.mark.parametrize("stem", {recipe.file.stem for recipe in RECIPES})
+@pytest.mark.parametrize("stem", sorted({recipe.file.stem for recipe in RECIPES}))
 def test_runs_of_one_file_do_not_share_a_folder(stem):
     folders = [recipe.build().output_dir for recipe in RECIPES if recipe.file.stem == stem]
     assert len(set(folders)) == len(folders)

@@ -188,4 +188,18 @@ DEFECTS = [
         "    _held.clear()\n",
         f"{_RUN_FOLDER}::test_a_killed_owner_leaves_no_lock",
     ),
+    Defect(
+        "the lock of a folder that was moved aside counts",
+        f"{_LIBRARY}/lock.py",
+        "    if not _has_name(handle, folder / LOCK):\n",
+        "    if handle < 0:\n",
+        f"{_RUN_FOLDER}::test_a_folder_that_is_moved_while_it_is_locked_has_one_owner",
+    ),
+    Defect(
+        "failed saves count that are not in a row",
+        "finetune/training/saving.py",
+        "self._failures, self._last_saved = 0, step",
+        "self._last_saved = step",
+        "tests/integration/test_full_disks.py::test_failures_that_are_not_in_a_row_end_nothing",
+    ),
 ]

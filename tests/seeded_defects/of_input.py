@@ -40,8 +40,8 @@ DEFECTS = [
     Defect(
         "a link may lead out of a model's folder",
         "finetune/models/contained.py",
-        "path.suffix in _READ and not path.resolve().is_relative_to(root):",
-        "path.suffix in _READ and not path.exists():",
+        "is_read and not path.resolve().is_relative_to(root):",
+        "is_read and not path.exists():",
         _OUT_OF_IT,
     ),
     Defect(

@@ -14,6 +14,13 @@ _EVALUATION = "tests/integration/test_evaluation.py"
 
 DEFECTS = [
     Defect(
+        "weights that are not finite are saved",
+        "finetune/training/saving.py",
+        '            if name := not_finite(tensors["model"], weights):\n',
+        '            if (name := "") is None:\n',
+        "tests/integration/test_non_finite.py::test_spoiled_weights_replace_no_checkpoint[stop]",
+    ),
+    Defect(
         "a signal ends the run where it stands",
         "finetune/training/signals.py",
         "        if not self._deferred:\n            raise _StopNowError\n",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from finetune.model_cards.card import PLACEHOLDER, CardFacts, model_card
+from finetune.model_cards.snippets import snippet
 
 FACTS = CardFacts(
     title="reviews",
@@ -148,3 +150,16 @@ def test_no_folder_of_this_machine_is_named():
 
 def test_a_label_that_looks_like_a_path_is_kept():
     assert "`/m/0dgw9r`" in model_card(replace(FACTS, labels=("/m/0dgw9r", "/m/012xp")))
+
+
+def test_code_of_a_card_spells_letters_as_python_does():
+    """A label with letters beyond 16 bits, and one that would turn the line."""
+    facts = replace(FACTS, task="token_classification", library="peft", labels=("\U0001f600", "a\u202eb"))
+    line = re.search(r"enumerate\((\[.*?\])\)", snippet(facts, base="BASE"))[1]
+    assert ast.literal_eval(line) == list(facts.labels) and "\u202e" not in line
+
+
+def test_an_adapter_on_a_timm_model_of_the_hub_names_the_hub():
+    facts = replace(FACTS, task="image_classification", library="peft", base_library="timm")
+    assert 'timm.create_model("hf-hub:user/name"' in snippet(facts, base="user/name")
+    assert 'timm.create_model("vit_tiny"' in snippet(facts, base="vit_tiny")

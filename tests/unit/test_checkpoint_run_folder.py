@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import pytest
 import finetune
 from finetune.checkpoints.files import Files
 from finetune.checkpoints.log import Log, ending, read_log
-from finetune.checkpoints.run_folder import open_run_folder, read_run_id
+from finetune.checkpoints.run_folder import check_run_folder, open_run_folder, read_run_id
 from finetune.errors import RunFolderError, StorageError
 
 OWNER = """
@@ -57,6 +58,20 @@ def test_resume_keeps_the_id_and_everything_else(tmp_path):
         assert folder.resumed and folder.run_id == run_id
         assert (folder.path / "config.yaml").read_text() == "a: 1\n"
         assert read_log(folder.log.path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize("is_link", [True, False])
+def test_checkpoints_in_another_place_are_no_new_start(tmp_path, is_link):
+    """Somebody moved them to a larger disk."""
+    make_run(tmp_path / "run")
+    (tmp_path / "larger").mkdir()
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.symlink_to(tmp_path / "larger") if is_link else checkpoints.touch()
+    before = snapshot(tmp_path)
+    for refuse in (check_run_folder, open_run_folder):
+        with pytest.raises(RunFolderError, match="checkpoints is a link or a file"):
+            refuse(tmp_path / "run", resume=True)
+    assert snapshot(tmp_path) == before
 
 
 def foreign(path: Path) -> None:
@@ -149,13 +164,27 @@ def test_a_place_that_cannot_be_used_is_an_io_error(tmp_path):
     assert refused.value.exit_code == 74
 
 
+def test_a_mark_that_cannot_be_read_is_an_io_error(tmp_path):
+    """It is ours all the same: nobody is told to choose another folder, or may move it aside."""
+
+    class Failing(Files):
+        def read(self, path):
+            raise OSError(5, "Input/output error", str(path))
+
+    make_run(tmp_path / "run")
+    for way in ({"resume": True}, {}):
+        with pytest.raises(StorageError, match=r"Input/output error .*\.run\.json"):
+            open_run_folder(tmp_path / "run", files=Failing(), **way)
+
+
 @pytest.fixture
 def owner(tmp_path):
     """A process that owns the run folder, killed at the end with its child."""
     started = []
 
     def start(*words: str) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(Path(finetune.__path__[0]).parent)}
+        tree = str(Path(finetune.__path__[0]).parent)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join((tree, os.environ["PYTHONPATH"]))}
         command = [sys.executable, "-c", OWNER, str(tmp_path / "run"), *words]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
         started.append(process)
@@ -195,6 +224,24 @@ def test_the_lock_holds_within_a_process_too(tmp_path):
     with open_run_folder(tmp_path / "run", resume=True) as folder:
         folder.close()
         folder.close()
+
+
+def test_a_folder_that_is_moved_while_it_is_locked_has_one_owner(tmp_path, monkeypatch):
+    """By one that overwrites: what the other then holds is the lock of the folder that was moved aside."""
+    make_run(tmp_path / "run")
+    owners, flock = [], fcntl.flock
+
+    def moved(handle, how):
+        monkeypatch.undo()
+        owners.append(open_run_folder(tmp_path / "run", overwrite=True))
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", moved)
+    with pytest.raises(RunFolderError, match="was moved aside by another process"):
+        open_run_folder(tmp_path / "run", resume=True)
+    with owners[0] as owner:
+        assert json.loads((owner.path / ".lock").read_text())["pid"] == os.getpid()
+    open_run_folder(tmp_path / "run", resume=True).close()
 
 
 def test_leftovers_of_a_killed_process_are_swept(tmp_path):

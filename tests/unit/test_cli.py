@@ -108,14 +108,22 @@ def test_only_the_first_process_speaks(cli, monkeypatch):
     assert cli("train", "bert_text", "seed=x") == (2, "", "")
 
 
-def test_a_warning_is_one_line_and_deprecations_are_none(cli, monkeypatch, tmp_path):
+def test_a_warning_is_one_line_told_once_and_deprecations_are_none(cli, monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import warnings\nfrom finetune import RunConfig, TextClassification\n"
-        "def mine() -> RunConfig:\n    warnings.warn('look here')\n    warnings.warn('old', FutureWarning)\n"
+        "def mine() -> RunConfig:\n    for name in 'ab':\n        warnings.warn('look here')\n"
+        "        warnings.filterwarnings('default', name)\n    warnings.warn('old', FutureWarning)\n"
         "    return RunConfig(TextClassification(model='m', data='d'))\n"
     )
     ended = cli("show", tmp_path / "mine.py")
     assert (ended.code, ended.err) == (0, "warning: look here\n")
+
+
+@pytest.mark.parametrize(("verb", "said"), [("train", "; go on with --resume"), ("plan", "")])
+def test_ctrl_c_is_told(cli, tmp_path, verb, said):
+    text = "from finetune import RunConfig\ndef mine() -> RunConfig:\n    raise KeyboardInterrupt\n"
+    (tmp_path / "mine.py").write_text(text)
+    assert cli(verb, tmp_path / "mine.py") == (130, "", f"error: interrupted{said}\n")
 
 
 def test_debug_shows_the_traceback_first(cli):
@@ -142,7 +150,7 @@ def test_a_recipe_file_is_the_same_door(tmp_path):
     """Run as a launcher runs it: the verb's words, the verb's message, the verb's exit code."""
     own = tmp_path / "own.py"
     own.write_text((TREE / "recipes" / "bert_text.py").read_text())
-    environment = {**os.environ, "PYTHONPATH": str(TREE)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TREE), os.environ["PYTHONPATH"]))}
     words = [sys.executable, str(own), "--recipe", "lora", "strategy.rnak=3"]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
@@ -190,10 +198,20 @@ def test_train_evaluate_and_publish_follow_one_another(cli, tiny):
         == json.loads((run / "plan.json").read_text())["digest"]
     )
     again = cli("train", run / "config.yaml")
-    assert again.code == 2 and "--resume" in again.err
+    assert again.code == 2 and "it holds a finished run" in again.err and "--resume" not in again.err
     final = json.loads((run / "metrics.json").read_text())["final"]["validation"]
     found = json.loads(cli("evaluate", run, "--split", "validation", "--json").out)
     assert found == pytest.approx(final, abs=1e-6)
+    whole = (run / "model" / "config.json").read_text()
+    (run / "model" / "config.json").write_text(whole[:50])
+    ended = cli("evaluate", run, "--split", "validation")
+    assert ended.code == 2 and ended.err.startswith(f"error: model '{run / 'model'}' cannot be loaded")
+    (run / "model" / "config.json").unlink()
+    ended = cli("evaluate", run, "--split", "validation")
+    assert ended.code == 2 and ended.err.startswith(f"error: model '{run / 'model'}' cannot be loaded")
+    ended = cli("plan", tiny, f"task.model={run}")
+    assert ended.code == 2 and f"is a run folder. Give its model: '{run / 'model'}'" in ended.err
+    (run / "model" / "config.json").write_text(whole)
     ended = cli("publish", run, "me/tiny", "--dry-run", "--json")
     dry = json.loads(ended.out or ended.err)
     assert "README.md" in dry["files"] and dry["commit"] == ""

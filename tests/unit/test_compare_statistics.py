@@ -69,7 +69,7 @@ def test_holm_by_hand():
 
 def test_interval():
     low, high = interval(DIFFERENCES, key="a")
-    found = scipy.stats.bootstrap((DIFFERENCES,), np.mean, method="percentile", n_resamples=50_000, rng=0)
+    found = scipy.stats.bootstrap((DIFFERENCES,), np.mean, method="percentile", n_resamples=50_000, random_state=0)
     assert (low, high) == pytest.approx(tuple(found.confidence_interval), abs=5e-4)
     assert interval(DIFFERENCES, key="a") == (low, high) != interval(DIFFERENCES, key="b")
     assert interval([0.5, 0.5, 0.5], key="a") == (0.5, 0.5)

@@ -247,7 +247,7 @@ def test_a_message_needs_no_torch(tmp_path):
         "try: main(argv=['train', 'c.yaml', 'seed=x'])\n"
         "except SystemExit as end: print(end.code, sorted({'torch', 'transformers'} & set(sys.modules)))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((os.getcwd(), os.environ["PYTHONPATH"]))}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
     )

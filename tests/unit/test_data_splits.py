@@ -47,7 +47,11 @@ def test_another_process_holds_out_the_same_rows(file):
         f"data = Data(train={str(file)!r}, validation='10%')\n"
         "print(read(data, 'validation', task='text_classification').fingerprint)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ["PYTHONPATH"])),
+        "PYTHONHASHSEED": "7",
+    }
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == read(data, "validation", task="text_classification").fingerprint
 

@@ -25,6 +25,7 @@ FLOORS = [
         "randomness",
         "choices",
         "fields",
+        "letters",
         "orphans",
         "pictures",
         "speed",

@@ -13,6 +13,7 @@ from finetune.errors import ModelError
 from finetune.models import glyph_vit
 from finetune.models.glyph_vit import export_to_timm, glyph_vit_folder
 
+LACKS = "matplotlib before 3.11 bundles no cmti10, a face of the letters"
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "pretrain_glyph_vit.py"
 
 
@@ -27,6 +28,7 @@ def opened(folder):
 @pytest.fixture(scope="module")
 def letters():
     """Held-out letters as images, through the image processor: (pixel values, labels)."""
+    pytest.importorskip("matplotlib", minversion="3.11", reason=LACKS)
     _, processor = opened(glyph_vit_folder())
     levels, labels = draw(400, seed=0, purpose="held-out glyphs")
     return processor(images=[image_of(each) for each in levels], return_tensors="pt")["pixel_values"], labels
@@ -73,6 +75,7 @@ def test_the_timm_folder_computes_the_same(letters, tmp_path):
 
 
 def test_the_script_writes_what_is_shipped(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", minversion="3.11", reason=LACKS)
     threads = torch.get_num_threads()
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--steps", "2", "--output", str(tmp_path)])
     try:

@@ -5,6 +5,9 @@ import torch
 
 from finetune.data.glyphs import FACES, _font_folder, _letters, classes, draw
 
+# Only who pre-trains the small ViT anew draws letters; that needs more of matplotlib than the package does.
+pytest.importorskip("matplotlib", minversion="3.11", reason="matplotlib before 3.11 bundles no cmti10")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():

@@ -19,7 +19,7 @@ TREE = Path(finetune.__file__).parents[1]
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The package as a wheel would hold it, without an index or a network."""
-    pytest.importorskip("setuptools")
+    pytest.importorskip("setuptools", minversion="77")  # what pyproject.toml builds with
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -47,7 +47,7 @@ def test_the_installed_package_finds_them(built):
     code = (
         "from finetune.config.recipe_files import shipped, shipped_recipes as r; print(shipped('recipes'), len(r()))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(built)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(built), os.environ["PYTHONPATH"]))}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=built.parent
     )

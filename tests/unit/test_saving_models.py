@@ -28,6 +28,7 @@ def test_transformers_reads_what_was_saved(family, tmp_path):
 
     model = load(family, tmp_path / "base")
     save_model(tmp_path / "model", model, model.module, id2label=ABC)
+    assert len({path.stat().st_mode for path in (tmp_path / "model").iterdir()}) == 1  # read by who reads the rest
     auto = AutoModelForSequenceClassification if family in TEXT else AutoModelForImageClassification
     again = auto.from_pretrained(tmp_path / "model", use_safetensors=True)
     assert torch.equal(logits(again, family), logits(model.module, family))
