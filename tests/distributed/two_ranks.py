@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
+import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -43,6 +46,12 @@ def on_ranks(work: Callable[[], Any], *, count: int = 2, sharded: bool = False) 
             process.start()
         try:
             return [_received(pipes[rank][0], processes[rank]) for rank in range(count)]
+        except TimeoutError:
+            for process in processes:
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGUSR2)  # shows on stderr where it hangs
+            time.sleep(1)
+            raise
         finally:
             for process in processes:
                 process.join(5)
@@ -61,6 +70,7 @@ def _received(pipe: Connection, process: Any) -> Any:
 
 
 def _rank(work: Callable[[], Any], rank: int, count: int, store: Path, sharded: bool, pipe: Connection) -> None:
+    faulthandler.register(signal.SIGUSR2)
     import torch.distributed as dist
     from accelerate import PartialState
     from accelerate.utils import DistributedType
