@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from finetune.checkpoints.log import ending
 from tests.crashed_runs import Case, Newest, Runs, assert_loads, part_of, remains
-from tests.file_faults import LOG, Before, Point, at, die, in_memory, nth, tap
+from tests.file_faults import LOG, Before, at, die, in_memory, nth, tap
 from tests.forked import ended_ranks, side_by_side
 
 CASES = [Case("text", "full", "auto"), Case("text", "gradual_unfreeze", "off"), Case("image", "lora", "auto")]
@@ -90,13 +90,9 @@ def test_ranks_killed_at_many_points(runs, case):
     todo = [(WAYS[number % 3], point) for number, point in enumerate(points)]
     struck = side_by_side(lambda one: runs.struck(case, [(one[0], partial(at, one[1]))])[0], todo, seconds=7200)
     print(f"{sum(struck)} of {len(todo)} kills found somebody at work")
-    # The second has nothing to do in the end: it may be gone by then.
-    assert [one for one, found in zip(todo, struck, strict=True) if not found and not is_late(*one)] == []
+    # The second writes nothing: it may be through, and gone, while the first still writes what comes last.
+    assert {who for (who, _), found in zip(todo, struck, strict=True) if not found} <= {"second"}
     assert sum(struck) >= 0.9 * len(todo) > 30
-
-
-def is_late(who: str, point: Point) -> bool:
-    return who == "second" and part_of(point) in ("finish", "log")
 
 
 @pytest.mark.drill
