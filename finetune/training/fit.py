@@ -195,10 +195,7 @@ def _run(
     difficulty = run_difficulty(prepared, placement, kept=saver.extra)
     prepared = prepared._replace(difficulty=difficulty)
     if folder is not None:
-        with told_of_storage(folder.path):
-            _write_config(folder, prepared, config_text)
-            if resumed is None:  # also for a run that was killed before its first checkpoint
-                _write_surroundings(folder, prepared, placement)
+        _write_documents(folder, prepared, placement, config_text, begins=resumed is None)
     shown = display(
         show if placement.ranks.is_first else "nothing", total_steps=prepared.plan.total_steps, start=state.step
     )
@@ -321,17 +318,27 @@ def _ended(folder: RunFolder | None) -> Iterator[None]:
             folder.log.append({**record, "wall_seconds": round(time.time() - began, 3)})
 
 
-def _write_config(folder: RunFolder, prepared: Prepared, config_text: str | None) -> None:
-    """What runs from here on: a run that is gone on with may log, save or give up otherwise than before."""
+def _write_documents(
+    folder: RunFolder, prepared: Prepared, placement: Placement, config_text: str | None, *, begins: bool
+) -> None:
+    """What runs from here on: a run that is gone on with may log, save or give up otherwise than before.
+
+    Args:
+        folder: The run folder.
+        prepared: The run.
+        placement: Where it runs.
+        config_text: What ``config.yaml`` holds, from whoever read one.
+        begins: Also for a run that was killed before its first checkpoint.
+    """
     # JSON is YAML; a user's own objects stand there by name, as only their recipe can make them again.
     text = config_text if config_text is not None else json.dumps(as_plain(prepared.config), indent=2) + "\n"
-    folder.write_document("config.yaml", text)
-    folder.write_document("plan.json", prepared.document)
-
-
-def _write_surroundings(folder: RunFolder, prepared: Prepared, placement: Placement) -> None:
-    for split, faults in prepared.skipped.items():
-        lines = [{"where": fault.where, "reason": fault.reason, "rows": fault.rows} for fault in faults]
-        folder.write_document(f"bad_rows-{split}.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
-    found = environment(seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision)
-    folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})
+    with told_of_storage(folder.path):
+        folder.write_document("config.yaml", text)
+        folder.write_document("plan.json", prepared.document)
+        if not begins:
+            return
+        for split, faults in prepared.skipped.items():
+            lines = [{"where": fault.where, "reason": fault.reason, "rows": fault.rows} for fault in faults]
+            folder.write_document(f"bad_rows-{split}.jsonl", "".join(f"{json.dumps(line)}\n" for line in lines))
+        found = environment(seed=prepared.config.seed, num_ranks=placement.ranks.count, precision=placement.precision)
+        folder.write_document("environment.json", {**found, "plan": digest(prepared.document["identity"])})
