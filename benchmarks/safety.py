@@ -24,9 +24,11 @@ Measured = Callable[[Work, Workload, Clock], dict[str, float]]
 
 
 def ours(tensors: dict[str, Any], folder: Path) -> Path:
-    """A whole checkpoint: checksums, a manifest, everything on the disk when it returns."""
+    """A whole checkpoint: no weight spoiled, checksums, a manifest, everything on the disk when it returns."""
     from finetune.checkpoints.writing import write_checkpoint
+    from finetune.training.checkpoint_contents import not_finite
 
+    assert not not_finite(tensors, tensors)
     return write_checkpoint(folder, 1, tensors={"model": tensors}, documents={}, run_id="r") / "model.safetensors"
 
 

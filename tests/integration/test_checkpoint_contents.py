@@ -16,7 +16,7 @@ from finetune.checkpoints.reading import newest_good, read_checkpoint
 from finetune.checkpoints.writing import write_checkpoint
 from finetune.errors import RunFolderError, StorageError
 from finetune.optimizers import SGD
-from finetune.training.checkpoint_contents import check_contents
+from finetune.training.checkpoint_contents import check_contents, not_finite
 from tests.integration.test_reload import UNFREEZE, cut, under_way
 from tests.integration.test_resume import finished
 from tests.runs import run, text_task
@@ -199,3 +199,11 @@ def test_a_run_that_has_no_other_ends(tmp_path):
         run(task, output_dir=str(folder), existing="resume")
     assert refused.value.exit_code == 74
     assert {path: path.read_bytes() for path in (folder / "checkpoints").rglob("*") if path.is_file()} == before
+
+
+def test_large_numbers_are_finite_though_their_sum_is_not():
+    large = torch.full((4,), torch.finfo(torch.float32).max)
+    assert not_finite({"weight": large, "other": torch.ones(2)}, {"weight"}) == ""
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not_finite({"mask": torch.tensor(bad), "weight": torch.tensor([1.0, bad])}, {"weight"}) == "weight"
+    assert not_finite({"weight": torch.tensor([math.inf, -math.inf])}, {"weight"}) == "weight"
