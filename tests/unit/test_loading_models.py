@@ -303,12 +303,11 @@ PROBE = """
 import os, sys, time
 from finetune.errors import ModelError
 from finetune.models.sources import check_source
-began, used = time.perf_counter(), time.process_time()
+start = time.perf_counter()
 try:
     check_source("google-bert/bert-base-uncased", processor="tokenizer")
 except ModelError as error:
-    took, worked = time.perf_counter() - began, time.process_time() - used
-    print(error, os.environ["HF_HUB_OFFLINE"], "torch" in sys.modules, took < 3 + 5 * worked)  # see test_offline.py
+    print(error, os.environ["HF_HUB_OFFLINE"], "torch" in sys.modules, time.perf_counter() - start < 3)
 """
 
 
